@@ -1,0 +1,239 @@
+"""From Hydra's composed configuration to configured objects; with `cli.py` and `train.py` the only Hydra files.
+
+A component's class is its schema: every shaper, advantage, verifier and data source is registered here by its name,
+so that `shaper.hapo.weight=0.5` is type-checked when the configuration is composed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from concise_rl.advantages import ADVANTAGES, Advantage
+from concise_rl.data import DATA_SOURCES
+from concise_rl.errors import UserError
+from concise_rl.shapers import SHAPERS, Shaper
+from concise_rl.verifiers import VERIFIERS, Verifier
+
+RECIPES = next(
+    folder for folder in (Path(__file__).parent / "recipes", Path(__file__).parent.parent / "recipes") if folder.is_dir()
+)
+"""Hydra's root: inside the package when installed from a wheel, beside it in a checkout."""
+
+COMPONENTS: dict[str, dict[str, type]] = {"shaper": SHAPERS, "advantage": ADVANTAGES, "verifier": VERIFIERS}
+
+
+@dataclass
+class Method:
+    """What is compared between papers: how the reward is shaped and how credit is assigned.
+
+    Attributes:
+        name: recipe name.
+        shapers: applied left to right; each a registered name, an import path (`my_shapers.py:Budget`,
+            `package.module:Class`), or a mapping with `path` and the component's fields.
+        advantage: one such entry.
+    """
+
+    name: str = "???"
+    shapers: list[Any] = field(default_factory=list)
+    advantage: Any = "group_relative"
+
+
+@dataclass
+class Model:
+    """A causal language model and how to load it.
+
+    Attributes:
+        path: `embedded:tiny`, a local folder, or a hub id.
+        dtype: weights' type, `auto` or a torch dtype name.
+        think_end: the tag that ends the thinking phase.
+        threads: OpenMP threads of this process on CPU; 0 leaves torch's choice.
+    """
+
+    name: str = "???"
+    path: str = "???"
+    dtype: str = "auto"
+    revision: str | None = None
+    attn_implementation: str | None = None
+    trust_remote_code: bool = False
+    think_end: str = "</think>"
+    threads: int = 0
+
+
+@dataclass
+class Evaluation:
+    """The evaluation before and after training.
+
+    Attributes:
+        problems: how many of the test split; 0 skips the evaluation.
+        samples: completions a problem.
+        max_new_tokens: token limit of a completion.
+        split: of the data source.
+    """
+
+    problems: int = 512
+    samples: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int = "${trainer.max_completion_length}"  # type: ignore[assignment]
+    split: str = "test"
+    seed: int = 1234
+
+
+def register() -> None:
+    """Tell Hydra's ConfigStore every schema."""
+    store = ConfigStore.instance()
+    schemas: dict[str, Any] = {
+        kind: {name: OmegaConf.structured(component) for name, component in classes.items()}
+        for kind, classes in COMPONENTS.items()
+    }
+    schemas |= {"method": OmegaConf.structured(Method), "model": OmegaConf.structured(Model)}
+    schemas["evaluation"] = OmegaConf.structured(Evaluation)
+    store.store(name="schemas", node=schemas)
+    for name, source in DATA_SOURCES.items():
+        store.store(group="data", name=name, node=source)
+
+
+def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
+    """The configuration that `concise-rl train` with these overrides would run, without running it.
+
+    Raises:
+        UserError: Hydra refuses an override; its own message, one line.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+
+    register()
+    try:
+        with initialize_config_dir(str(RECIPES), version_base="1.3"):
+            return hydra_compose(config_name, overrides=open_trainer(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(one_line(error)) from error
+
+
+def open_trainer(overrides: Sequence[str]) -> list[str]:
+    """Let `trainer.<field>=` name any field of TRL's GRPOConfig, whether or not a recipe mentions it."""
+    return ["++" + item if item.startswith("trainer.") else item for item in overrides]
+
+
+def build(entry: Any, kind: str, config: DictConfig) -> Any:
+    """One configured component: `entry` is a registered name, an import path, or a mapping with `path` and fields.
+
+    Raises:
+        UserError: no such component, field or file, or a value that the component refuses.
+    """
+    if OmegaConf.is_config(entry):
+        entry = OmegaConf.to_container(entry, resolve=True)
+    if isinstance(entry, str) and ":" not in entry:
+        if entry not in COMPONENTS[kind]:
+            raise UserError(f"{kind}={entry!r} is not known{closest(entry, COMPONENTS[kind])}")
+        return to_object(config[kind][entry], f"{kind}.{entry}")
+    fields = dict(entry) if isinstance(entry, Mapping) else {"path": entry}
+    if "path" not in fields:
+        raise UserError(f"{kind} {fields} has no path: write {{path: my_file.py:MyClass, field: value}}")
+    component = load_class(str(fields.pop("path")))
+    try:
+        return component(**fields)
+    except TypeError as error:
+        raise UserError(f"{kind} {component.__name__}: {error}") from error
+
+
+def to_object(node: DictConfig, path: str) -> Any:
+    """A structured node as its object, `__post_init__` run; an unset mandatory field is named with its path."""
+    try:
+        return OmegaConf.to_object(node)
+    except MissingMandatoryValue as error:
+        raise UserError(f"{error.full_key or path} must be set: add it to the command line") from error
+    except OmegaConfBaseException as error:
+        raise UserError(f"{path}: {one_line(error)}") from error
+
+
+def load_class(path: str) -> type:
+    """`my_file.py:Class` or `package.module:Class`."""
+    source, _, name = path.rpartition(":")
+    try:
+        if source.endswith(".py"):
+            if not Path(source).is_file():
+                raise UserError(f"{path}: there is no file {source}")
+            spec = importlib.util.spec_from_file_location(Path(source).stem, source)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[spec.name] = module  # dataclasses look their module up there
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(source)
+        return getattr(module, name)
+    except (ImportError, AttributeError, SyntaxError) as error:
+        raise UserError(f"{path}: cannot be imported: {one_line(error)}") from error
+
+
+def shapers_and_advantage(config: DictConfig) -> tuple[list[Shaper], Advantage]:
+    """The method's components, configured."""
+    shapers = [build(entry, "shaper", config) for entry in config.method.shapers]
+    if not shapers:
+        raise UserError("method.shapers=[] shapes nothing: use [plain] for the task reward as it is")
+    return shapers, build(config.method.advantage, "advantage", config)
+
+
+def verifier_of(config: DictConfig) -> Verifier:
+    """The verifier that the data source names."""
+    return build(config.data.verifier, "verifier", config)
+
+
+def trainer_fields(config: DictConfig) -> dict[str, Any]:
+    """The `trainer` node as keyword arguments of GRPOConfig.
+
+    Raises:
+        UserError: a field that GRPOConfig lacks, with the closest that it has; fewer than two generations.
+    """
+    from concise_rl.trainer import GRPOConfig
+
+    fields = OmegaConf.to_container(config.trainer, resolve=True)
+    assert isinstance(fields, dict)
+    known = {f.name for f in dataclasses.fields(GRPOConfig)}
+    for name in fields:
+        if name not in known:
+            raise UserError(f"trainer.{name} is no field of trl.GRPOConfig{closest(str(name), known)}")
+    if fields.get("num_generations", 8) < 2:
+        raise UserError(
+            f"trainer.num_generations={fields['num_generations']}: a group needs at least 2 completions to compare"
+        )
+    return {str(name): value for name, value in fields.items()}
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """The configuration with every interpolation resolved and without the components that this run does not use."""
+    full = OmegaConf.to_container(config, resolve=True, enum_to_str=True, throw_on_missing=False)
+    assert isinstance(full, dict)
+    used = {
+        "shaper": [entry for entry in config.method.shapers if isinstance(entry, str)],
+        "advantage": [config.method.advantage],
+        "verifier": [config.data.verifier],
+    }
+    for kind, names in used.items():
+        full[kind] = {name: fields for name, fields in full[kind].items() if name in names}
+    return {str(key): value for key, value in full.items()}
+
+
+def closest(name: str, known: Any) -> str:
+    """`; did you mean x?` or `; choose from a, b, c`."""
+    near = difflib.get_close_matches(name, [str(k) for k in known], n=1)
+    return f"; did you mean {near[0]}?" if near else f"; choose from {', '.join(sorted(str(k) for k in known))}"
+
+
+def one_line(error: BaseException) -> str:
+    """A message without its line breaks."""
+    return " ".join(str(error).split())

@@ -1,0 +1,152 @@
+"""The whole algorithm on one screen, in plain torch: sample, judge, shape, assign credit, step.
+
+What is left out against `trainer.py`: several processes, micro-batches, checkpoints, a reference model, LoRA, vLLM.
+A test holds both to the same shaped rewards, credits and first update on the same rollouts.
+
+    python -m concise_rl.minimal --shaper hapo --steps 20
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from concise_rl.advantages import ADVANTAGES, Advantage
+from concise_rl.batch import RolloutBatch
+from concise_rl.data import Prompt, render
+from concise_rl.rollout import LocalRollout, TokenVocabulary, collect, step_metrics
+from concise_rl.sampling import sample_tokens
+from concise_rl.shapers import SHAPERS, Shaper
+from concise_rl.shapers.base import State
+from concise_rl.verifiers import Verifier, verify_many
+
+
+def token_logprobs(model: Any, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> Tensor:
+    """Log-prob of each sampled token in nats at temperature 1, (N, T), 0 beyond a completion's end."""
+    rows = [torch.tensor([*p, *c]) for p, c in zip(prompts, completions, strict=True)]
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)  # right-padded: causal attention never looks there
+    mask = torch.arange(ids.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
+    logits = model(input_ids=ids, attention_mask=mask.long()).logits.float()
+    logprobs = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
+    own = [logprobs[n, len(p) - 1 :][: len(c)] for n, (p, c) in enumerate(zip(prompts, completions, strict=True))]
+    return torch.nn.utils.rnn.pad_sequence(own, batch_first=True)
+
+
+def policy_loss(
+    logprobs: Tensor,  # (N, T), differentiable
+    old_logprobs: Tensor,  # (N, T), of the policy that sampled
+    credit: Tensor,  # (N,) or (N, T)
+    lengths: Tensor,  # (N,)
+    *,
+    loss_type: str,
+    max_tokens: int,
+    epsilon: float = 0.2,
+    epsilon_high: float = 0.2,
+) -> Tensor:
+    """Clipped policy gradient; `loss_type` names the denominator: own length, all tokens, or N x the token limit."""
+    mask = (torch.arange(logprobs.shape[1]) < lengths[:, None]).float()
+    credit_NT = (credit if credit.ndim == 2 else credit[:, None]).float()
+    ratio = (logprobs - old_logprobs).exp()
+    loss_NT = -torch.min(ratio * credit_NT, ratio.clamp(1 - epsilon, 1 + epsilon_high) * credit_NT) * mask
+    match loss_type:
+        case "grpo":
+            return (loss_NT.sum(1) / lengths).mean()
+        case "bnpo" | "dapo":
+            return loss_NT.sum() / lengths.sum()
+        case "dr_grpo":
+            return loss_NT.sum() / (len(lengths) * max_tokens)
+    raise ValueError(f"loss_type={loss_type!r}: use grpo, bnpo, dapo or dr_grpo")
+
+
+def rollout(
+    model: Any, tokenizer: Any, prompts: Sequence[Prompt], verifier: Verifier, *, group_size: int, max_tokens: int, step: int
+) -> tuple[RolloutBatch, list[list[int]], list[list[int]]]:
+    """Sample G completions of each prompt and judge them; also returns the token ids of prompts and completions."""
+    asked = [prompt for prompt in prompts for _ in range(group_size)]
+    texts = [render(prompt, tokenizer, None) for prompt in asked]
+    prompt_ids = [tokenizer(text)["input_ids"] for text in texts]
+    vocabulary = TokenVocabulary(frozenset({tokenizer.eos_token_id}), tokenizer.convert_tokens_to_ids("</think>"))
+    completion_ids = sample_tokens(
+        model,
+        prompt_ids,
+        max_new_tokens=max_tokens,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=0,
+        eos_token_ids=set(vocabulary.eos_ids),
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    answers = tokenizer.batch_decode([[t for t in ids if t not in vocabulary.eos_ids] for ids in completion_ids])
+    verdicts = verify_many(verifier, [(a, p.reference) for a, p in zip(answers, asked, strict=True)])
+    rows = [
+        LocalRollout(p.id, str(text), ids, answer, verdict, p.columns)
+        for p, text, ids, answer, verdict in zip(asked, texts, completion_ids, answers, verdicts, strict=True)
+    ]
+    batch, _, _ = collect(rows, group_size=group_size, step=step, vocabulary=vocabulary)
+    return batch, prompt_ids, completion_ids
+
+
+def update(
+    model: Any,
+    optimizer: torch.optim.Optimizer,
+    batch: RolloutBatch,
+    prompt_ids: Sequence[Sequence[int]],
+    completion_ids: Sequence[Sequence[int]],
+    shaper: Shaper,
+    advantage: Advantage,
+    state: State,
+    **loss_options: Any,
+) -> tuple[State, Tensor, Tensor]:
+    """One step of learning; returns the shaper's new state, the shaped reward and the credit."""
+    shaped, state = shaper(batch, batch.task_reward, state)  # reward in, reward out
+    credit = advantage(batch, shaped.reward)  # reward to credit
+    logprobs = token_logprobs(model, prompt_ids, completion_ids)
+    loss = policy_loss(logprobs, logprobs.detach(), credit, batch.lengths, **loss_options)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    return state, shaped.reward, credit
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from concise_rl.assets import TINY
+    from concise_rl.data import ChainSum
+    from concise_rl.verifiers import VERIFIERS
+
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--shaper", default="hapo", choices=("plain", "hapo", "kimi_length"))
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--prompts", type=int, default=16, help="P")
+    parser.add_argument("--group-size", type=int, default=8, help="G")
+    parser.add_argument("--max-tokens", type=int, default=160)
+    options = parser.parse_args(argv)
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(TINY)
+    tokenizer = AutoTokenizer.from_pretrained(TINY)
+    source = ChainSum()
+    train, verifier = source.load("train"), VERIFIERS[source.verifier]()
+    shaper, advantage = SHAPERS[options.shaper](), ADVANTAGES["group_relative"]()
+    optimizer, state = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0), shaper.init()
+    for step in range(options.steps):
+        prompts = [train[int(i)] for i in torch.randint(len(train), (options.prompts,))]
+        sizes = {"group_size": options.group_size, "max_tokens": options.max_tokens}
+        batch, prompt_ids, completion_ids = rollout(model, tokenizer, prompts, verifier, step=step, **sizes)
+        state, reward, credit = update(
+            model, optimizer, batch, prompt_ids, completion_ids, shaper, advantage, state,
+            loss_type="bnpo", max_tokens=options.max_tokens,
+        )  # fmt: skip
+        seen = step_metrics(batch, reward, credit)
+        sys.stdout.write(f"step {step:3d}  accuracy {seen['accuracy']:.3f}  mean tokens {seen['mean_tokens']:.1f}\n")
+
+
+if __name__ == "__main__":
+    main()

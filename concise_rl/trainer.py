@@ -1,0 +1,378 @@
+"""`ConciseTrainer`: TRL's GRPO with its reward and credit taken over by a shaper and an advantage.
+
+The only file that knows TRL. What TRL does (prompts, sampling, loss, optimizer, sharding, logging) it goes on doing;
+between sampling and loss this class builds the `RolloutBatch`, shapes the reward, and writes the credit of this
+rank's rows. `minimal.py` is the same algorithm on one screen.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather
+from datasets import Dataset
+from torch import Tensor
+from trl import GRPOConfig, GRPOTrainer
+from trl.models import unwrap_model_for_generation
+
+from concise_rl import checkpoint
+from concise_rl.advantages import Advantage
+from concise_rl.batch import RolloutBatch
+from concise_rl.data import Prompt, render
+from concise_rl.errors import UserError
+from concise_rl.rollout import LocalRollout, StepRecord, StepSink, TokenVocabulary, collect, step_metrics
+from concise_rl.sampling import sample_tokens, supports_sampling
+from concise_rl.shapers import Compose, Shaper
+from concise_rl.verifiers import Verdict, Verifier, verify_many
+
+SIGNALS = frozenset({"think_entropy", "answer_entropy", "mean_entropy", "entropies", "logprobs"})
+"""What only a forward pass under the sampling policy can tell."""
+
+
+def training_dataset(prompts: Sequence[Prompt], tokenizer: Any, system: str | None) -> Dataset:
+    """The rows TRL iterates over: rendered prompt, content key, reference, and the columns as JSON."""
+    return Dataset.from_list(
+        [
+            {
+                "prompt": render(prompt, tokenizer, system),
+                "prompt_id": prompt.id,
+                "reference": prompt.reference,
+                "columns": json.dumps(dict(prompt.columns)),
+            }
+            for prompt in prompts
+        ]
+    )
+
+
+class ConciseTrainer(GRPOTrainer):
+    """GRPO whose reward is shaped and whose credit is assigned by plug-in components.
+
+    Args:
+        model: a causal language model or its name.
+        shapers: applied left to right to the task reward.
+        advantage: shaped reward to credit.
+        verifier: completion and reference to `Verdict`; called once a completion.
+        train_dataset: made by `training_dataset`.
+        args: any `trl.GRPOConfig`.
+        sinks: called on the main process with each step's `StepRecord`.
+        think_end: the tag that ends the thinking phase; one token of the tokenizer, or phases do not exist.
+        verify_deadline_seconds: after this a verification is killed and its row counted as not scorable.
+        kwargs: passed on to `trl.GRPOTrainer` (`peft_config`, `callbacks`, ...).
+
+    Raises:
+        UserError: a component needs what tokenizer, data or schedule cannot give.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        shapers: Sequence[Shaper],
+        advantage: Advantage,
+        verifier: Verifier,
+        train_dataset: Dataset,
+        args: GRPOConfig,
+        processing_class: Any,
+        sinks: Sequence[StepSink] = (),
+        think_end: str = "</think>",
+        verify_deadline_seconds: float = 5.0,
+        **kwargs: Any,
+    ) -> None:
+        self.shaper = Compose(list(shapers))
+        self.shaper_state = self.shaper.init()
+        self.advantage = advantage
+        self.verifier = verifier
+        self.verify_deadline_seconds = verify_deadline_seconds
+        self.sinks = list(sinks)
+        self.needs = self.shaper.needs | advantage.needs
+        self._repetition_ngram = max((getattr(s, "repetition_ngram", 0) for s in shapers), default=0)
+        self._staging_dir: str | None = None
+        self._awaiting_signals = False
+        self._signals: tuple[Tensor, Tensor] | None = None
+        super().__init__(
+            model=model,
+            reward_funcs=[task_reward],
+            args=args,
+            train_dataset=train_dataset,
+            processing_class=processing_class,
+            **kwargs,
+        )
+        self.vocabulary = TokenVocabulary(frozenset(self.eos_token_ids), single_token(self._tokenizer, think_end))
+        self.vocabulary.check(self.needs, think_end)
+        self._check_schedule()
+
+    def _check_schedule(self) -> None:
+        """A checkpoint inside a generation window would replay that window's rollouts, and move histories twice."""
+        window = -(-self.args.steps_per_generation * self.num_iterations // self.args.gradient_accumulation_steps)
+        if self.args.save_strategy == "steps" and self.args.save_steps % window:
+            raise UserError(
+                f"trainer.save_steps={self.args.save_steps} is no multiple of the {window} optimizer steps that share "
+                f"one generation: a resumed run would differ; use a multiple of {window}"
+            )
+
+    # -- rollouts ---------------------------------------------------------------------------------------------------
+
+    def _generate(self, prompts: list) -> tuple:
+        started = time.perf_counter()
+        generated = super()._generate(prompts)
+        self._completion_ids = generated[1]
+        self._metrics[self._mode]["generate_seconds"].append(time.perf_counter() - started)
+        return generated
+
+    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
+        if not self._samples_itself(images, multimodal_fields):
+            return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, has_tool_images)
+        with self.generation_model() as model:
+            sampled = sample_tokens(
+                model,
+                prompt_ids,
+                max_new_tokens=self.max_completion_length,
+                temperature=self.temperature,
+                top_p=self.top_p,
+                top_k=self.top_k,
+                eos_token_ids=set(self.eos_token_ids),
+                pad_token_id=self._tokenizer.pad_token_id,
+            )
+        return sampled, None
+
+    def _samples_itself(self, images: Any, multimodal_fields: Any) -> bool:
+        """Our sampling loop serves text with temperature, top-p and top-k; anything else goes to TRL's back ends."""
+        special = (
+            self.use_vllm
+            or self.use_transformers_continuous_batching
+            or images is not None
+            or multimodal_fields
+            or self.min_p
+            or self.repetition_penalty not in (None, 1.0)
+            or self.args.generation_kwargs
+            or self.is_fsdp_enabled
+        )
+        return not special and supports_sampling(self.accelerator.unwrap_model(self.model))
+
+    @contextmanager
+    def generation_model(self) -> Iterator[Any]:
+        """The plain model in evaluation mode, its shards gathered where it is sharded, without gradients."""
+        training = self.model.training
+        with (
+            unwrap_model_for_generation(
+                self.model_wrapped,
+                self.accelerator,
+                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+                generation_kwargs=self.generation_kwargs,
+                gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+            ) as model,
+            torch.no_grad(),
+        ):
+            model.eval()
+            try:
+                yield model
+            finally:
+                model.train(training)
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        """Judge this rank's completions, once; TRL receives the gathered task rewards, (N, 1), NaN where unscorable."""
+        skip = self.vocabulary.eos_ids | {self._tokenizer.pad_token_id}
+        self._texts = self._tokenizer.batch_decode(
+            [[token for token in ids if token not in skip] for ids in completion_ids_list]
+        )
+        pairs = [(text, row["reference"]) for text, row in zip(self._texts, inputs, strict=True)]
+        self._verdicts: list[Verdict] = verify_many(
+            self.verifier, pairs, deadline_seconds=self.verify_deadline_seconds
+        )
+        rewards = [[v.reward if v.scorable else torch.nan] for v in self._verdicts]
+        return gather(torch.tensor(rewards, dtype=torch.float32, device=self.accelerator.device))
+
+    def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, *args, **kwargs):
+        """TRL's scoring pass; while signals are awaited its first call also yields entropies, of every sampled token."""
+        if not self._awaiting_signals:
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+            )
+        self._awaiting_signals = False
+        lengths = torch.tensor([len(ids) for ids in self._completion_ids], device=input_ids.device)
+        sampled = torch.arange(logits_to_keep, device=input_ids.device) < lengths[:, None]
+        attention_mask = torch.cat([attention_mask[:, :-logits_to_keep], sampled.to(attention_mask.dtype)], dim=1)
+        scored = super()._get_per_token_logps_and_entropies(
+            model, input_ids, attention_mask, logits_to_keep, *args, **kwargs | {"compute_entropy": True}
+        )
+        self._signals = (scored[0], scored[1])
+        return scored
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        training = self._mode == "train"
+        wants_signals = bool(SIGNALS & self.needs)
+        self._signals, self._awaiting_signals = None, wants_signals
+        output = super()._generate_and_score_completions(inputs)
+        if wants_signals and training:
+            output["old_per_token_logps"] = self._score(output)[0]
+        elif wants_signals:
+            self._score(output)
+        self._awaiting_signals = False
+
+        batch, prompts, completions = self._collect(inputs)
+        # Evaluation sees the state of training and must not move it.
+        state = self.shaper_state if training else copy.deepcopy(self.shaper_state)
+        shaped, state = self.shaper(batch, batch.task_reward, state)
+        if training:
+            self.shaper_state = state
+        credit = self.advantage(batch, shaped.reward)
+        check_credit(self.advantage, batch, credit)
+        metrics = step_metrics(batch, shaped.reward, credit) | shaped.metrics
+        self._replace_trl_logs(metrics, shaped.reward, credit)
+        output["advantages"] = self._own_rows(credit, output["completion_ids"].shape[1])
+        if training and self.accelerator.is_main_process:
+            record = StepRecord(batch, shaped.reward, credit, prompts, completions, metrics)
+            for sink in self.sinks:
+                sink(record)
+        return output
+
+    def _score(self, output: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Old log-probs and entropies, (B, T) each: those of TRL's own pass if it ran one, else of one pass now."""
+        if self._signals is None:
+            ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
+            mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)
+            rows = self.args.per_device_train_batch_size
+            with torch.no_grad():
+                self._get_per_token_logps_and_entropies(
+                    self.model, ids, mask, output["completion_ids"].shape[1], batch_size=rows
+                )
+        assert self._signals is not None
+        return self._signals
+
+    def _collect(self, inputs: list[dict[str, Any]]) -> tuple[RolloutBatch, list[str], list[str]]:
+        signals: list[tuple[Any, Any]] = [(None, None)] * len(inputs)
+        if self._signals is not None:
+            logprobs, entropies = (signal.detach().float().cpu().numpy() for signal in self._signals)
+            sizes = [len(ids) for ids in self._completion_ids]
+            signals = [(logprobs[b, :size], entropies[b, :size]) for b, size in enumerate(sizes)]
+        local = [
+            LocalRollout(
+                prompt_id=row["prompt_id"],
+                prompt=prompt_text(row["prompt"]),
+                token_ids=ids,
+                completion=text,
+                verdict=verdict,
+                columns=json.loads(row["columns"]),
+                logprobs=logprobs,
+                entropies=entropies,
+            )
+            for row, ids, text, verdict, (logprobs, entropies) in zip(
+                inputs, self._completion_ids, self._texts, self._verdicts, signals, strict=True
+            )
+        ]
+        return collect(
+            local,
+            group_size=self.num_generations if self._mode == "train" else self.num_generations_eval,
+            step=self.state.global_step,
+            vocabulary=self.vocabulary,
+            needs=self.needs,
+            repetition_ngram=self._repetition_ngram,
+        )
+
+    def _own_rows(self, credit: Tensor, local_T: int) -> Tensor:
+        """This rank's rows of the credit, as TRL's loss takes them: (B,) or (B, T)."""
+        size = len(self._completion_ids)
+        own = credit[self.accelerator.process_index * size :][:size]
+        if own.ndim == 2:
+            own = torch.nn.functional.pad(own, (0, max(0, local_T - own.shape[1])))[:, :local_T]
+        return own.to(device=self.accelerator.device, dtype=torch.float32)
+
+    # -- logs ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def _mode(self) -> str:
+        return "train" if self.model.training else "eval"
+
+    def _replace_trl_logs(self, metrics: dict[str, float], reward: Tensor, credit: Tensor) -> None:
+        """TRL logged its own rewards and advantages of this batch; what trains are ours."""
+        logged = self._metrics[self._mode]
+        for key in [k for k in logged if k.startswith("rewards/")] + ["reward", "reward_std", "frac_reward_zero_std"]:
+            logged.pop(key, None)
+        for name, value in metrics.items():
+            logged[name].append(value)
+        credit_N = credit if credit.ndim == 1 else credit.mean(dim=1)
+        for column, values in (("advantages", credit_N), ("rewards", reward)):
+            rows = self._logs[column] if column == "advantages" else self._logs["rewards"][task_reward.__name__]
+            for _ in range(min(len(values), len(rows))):
+                rows.pop()
+            rows.extend(values.tolist())
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------------
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return self._staging_dir or super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write aside, add the components' state and a manifest, then rename: a checkpoint is complete or absent."""
+        run_dir = Path(super()._get_output_dir(trial))
+        name = f"checkpoint-{self.state.global_step}"
+        staging = checkpoint.staging_dir(run_dir)
+        self._staging_dir = str(staging)
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._staging_dir = None
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            checkpoint.save_state(staging / name, {"shaper": self.shaper_state}, self._component_meta())
+            checkpoint.publish(staging / name, run_dir / name)
+            if self.args.save_total_limit:
+                checkpoint.rotate(run_dir, self.args.save_total_limit)
+        self.accelerator.wait_for_everyone()
+
+    def _load_optimizer_and_scheduler(self, folder: str | None) -> None:
+        super()._load_optimizer_and_scheduler(folder)
+        if folder is None:
+            return
+        states, meta = checkpoint.load_state(Path(folder))
+        if meta["shapers"] != self._component_meta()["shapers"]:
+            raise UserError(
+                f"{folder} holds the state of shapers {meta['shapers']}, this run uses "
+                f"{self._component_meta()['shapers']}: resume with the same method, or start anew in another run.dir"
+            )
+        self.shaper_state = states["shaper"]
+
+    def _component_meta(self) -> dict[str, Any]:
+        return {"step": self.state.global_step, "shapers": [type(s).__name__ for s in self.shaper.shapers]}
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """TRL writes a README beside every checkpoint; only a model that is pushed needs one."""
+        if self.args.push_to_hub:
+            super().create_model_card(*args, **kwargs)
+
+
+def task_reward(**_: Any) -> list[float]:
+    """The name under which TRL lists the reward; `ConciseTrainer._calculate_rewards` computes it."""
+    raise RuntimeError("ConciseTrainer judges completions itself; TRL must not call this")
+
+
+def check_credit(advantage: Advantage, batch: RolloutBatch, credit: Tensor) -> None:
+    """Refuse credit of the wrong shape or with a NaN, naming the advantage and the row."""
+    name = type(advantage).__name__
+    if credit.ndim not in (1, 2) or credit.shape[0] != batch.n_rows:
+        raise ValueError(f"{name} returned credit of shape {tuple(credit.shape)}; need ({batch.n_rows},) or (.., T)")
+    bad = ~torch.isfinite(credit)
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0, 0])
+        raise ValueError(
+            f"{name} returned credit[{row}]={credit[row].tolist()} for prompt "
+            f"{batch.prompt_ids[row // batch.group_size]}: credit must be finite"
+        )
+
+
+def single_token(tokenizer: Any, text: str) -> int | None:
+    """The id of `text` where the tokenizer has it as one token of its vocabulary, else None."""
+    token = tokenizer.convert_tokens_to_ids(text)
+    return None if token is None or token == tokenizer.unk_token_id else int(token)
+
+
+def prompt_text(prompt: str | list[dict[str, str]]) -> str:
+    """A prompt for people: the text, or the last message of a conversation."""
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
