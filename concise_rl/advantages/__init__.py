@@ -1,0 +1,17 @@
+"""From shaped reward to credit: one file a paper or idea, all listed here."""
+
+from concise_rl.advantages.base import Advantage
+from concise_rl.advantages.canon import Canon
+from concise_rl.advantages.difficulty_weighted import DifficultyWeighted
+from concise_rl.advantages.group_relative import GroupRelative
+from concise_rl.advantages.leave_one_out import LeaveOneOut
+
+ADVANTAGES: dict[str, type] = {
+    "group_relative": GroupRelative,
+    "leave_one_out": LeaveOneOut,
+    "canon": Canon,
+    "difficulty_weighted": DifficultyWeighted,
+}
+"""Every advantage by the name that recipes and the command line use."""
+
+__all__ = ["ADVANTAGES", "Advantage", "Canon", "DifficultyWeighted", "GroupRelative", "LeaveOneOut"]
