@@ -74,7 +74,7 @@ class StepRecord:
         credit: (N,) or (N, T).
         prompts: (P,) texts.
         completions: (N,) texts.
-        metrics: scalars of this step.
+        metrics: scalars of this generation, without those of the update.
     """
 
     batch: RolloutBatch
@@ -86,9 +86,13 @@ class StepRecord:
 
 
 class StepSink(Protocol):
-    """Whoever wants to see the steps: logs, displays, trackers."""
+    """Whoever wants to see the steps: logs, displays, trackers. Called on the main process alone."""
 
-    def __call__(self, record: StepRecord) -> None: ...
+    def on_rollouts(self, record: StepRecord) -> None:
+        """Once a generation, before its update."""
+
+    def on_metrics(self, step: int, metrics: dict[str, float]) -> None:
+        """Once an optimizer step, after it; `step` counts from 1."""
 
 
 def every_rank(rows: list[LocalRollout]) -> list[LocalRollout]:

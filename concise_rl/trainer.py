@@ -61,7 +61,7 @@ class ConciseTrainer(GRPOTrainer):
         verifier: completion and reference to `Verdict`; called once a completion.
         train_dataset: made by `training_dataset`.
         args: any `trl.GRPOConfig`.
-        sinks: called on the main process with each step's `StepRecord`.
+        sinks: told of every generation and every optimizer step, on the main process.
         think_end: the tag that ends the thinking phase; one token of the tokenizer, or phases do not exist.
         verify_deadline_seconds: after this a verification is killed and its row counted as not scorable.
         kwargs: passed on to `trl.GRPOTrainer` (`peft_config`, `callbacks`, ...).
@@ -230,7 +230,7 @@ class ConciseTrainer(GRPOTrainer):
         if training and self.accelerator.is_main_process:
             record = StepRecord(batch, shaped.reward, credit, prompts, completions, metrics)
             for sink in self.sinks:
-                sink(record)
+                sink.on_rollouts(record)
         return output
 
     def _score(self, output: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -303,6 +303,12 @@ class ConciseTrainer(GRPOTrainer):
             for _ in range(min(len(values), len(rows))):
                 rows.pop()
             rows.extend(values.tolist())
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        super().log(logs, start_time)  # puts the metrics of this step into `logs`
+        if "loss" in logs and self._mode == "train" and self.accelerator.is_main_process:
+            for sink in self.sinks:
+                sink.on_metrics(self.state.global_step, {k: v for k, v in logs.items() if v is not None})
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 

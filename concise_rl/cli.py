@@ -1,0 +1,147 @@
+"""`concise-rl`: train, eval, replay, methods, warmup. Light at the top, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+HELP = """\
+concise-rl: train reasoning models to think no longer than they need
+
+usage: concise-rl COMMAND [OPTIONS]
+
+commands
+  train     train a model; Hydra overrides choose method, model, data   concise-rl train method=hapo seed=1
+  eval      how well a checkpoint answers, and at how many tokens       concise-rl eval model.path=runs/demo/model
+  replay    what other methods make of a run's stored rollouts          concise-rl replay runs/demo hapo kimi
+  methods   the methods that are built in                               concise-rl methods
+  warmup    make the embedded reasoner from scratch                     concise-rl warmup --out my_tiny
+
+train and eval take Hydra overrides:
+  method=pear model=tiny data=chain_sum run=cpu peft=lora tracking=wandb      choose recipes
+  shaper.hapo.weight=0.5  advantage.canon.mu=0.3  trainer.learning_rate=1e-5  set fields (trainer.* is trl.GRPOConfig)
+  method.shapers='[hapo,overlong]'  method.shapers='[my_shapers.py:Budget]'   compose shapers, or use your own
+  -m method=grpo,hapo seed=0,1,2                                              a sweep
+  --cfg job                                                                   show the configuration, run nothing
+
+`accelerate launch -m concise_rl.train ...` is `concise-rl train ...` on several processes.
+CONCISE_RL_TRACEBACK=1 shows where an error arose.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Dispatch to a command; every error that a person can mend is one line and exit code 2."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if command in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return
+    if command == "--version":
+        from importlib.metadata import version
+
+        print(f"concise-rl {version('concise-rl')}")
+        return
+    if command not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(COMMANDS)}"
+        sys.stderr.write(f"error: there is no command {command!r}; {hint}\n")
+        sys.exit(2)
+    sys.argv = [f"concise-rl {command}", *rest]
+    try:
+        COMMANDS[command](rest)
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("CONCISE_RL_TRACEBACK"):
+            raise
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        sys.exit(2)
+
+
+def train(_: Sequence[str]) -> None:
+    from concise_rl import train
+
+    train.main()
+
+
+def evaluate(_: Sequence[str]) -> None:
+    from concise_rl import train
+
+    train.evaluate_main()
+
+
+def replay(arguments: Sequence[str]) -> None:
+    """Re-shape a run's stored rollouts with any method, without a model."""
+    parser = argparse.ArgumentParser(prog="concise-rl replay", description=replay.__doc__)
+    parser.add_argument("run", type=Path, help="a run folder with rollouts.jsonl")
+    parser.add_argument("methods", nargs="*", help="method recipes (all that the stored fields allow, if none), and overrides")
+    parser.add_argument("--csv", type=Path, help="also write every row's reward and credit here")
+    options = parser.parse_args(arguments)
+
+    from concise_rl import config
+    from concise_rl.evaluation.replay import replay as replay_batches
+    from concise_rl.reporting.replay_table import show_replay, write_rows
+    from concise_rl.reporting.run_log import read_rollouts
+
+    overrides = [item for item in options.methods if "=" in item]
+    names = [item for item in options.methods if "=" not in item]
+    steps = list(read_rollouts(options.run))
+    if not steps:
+        raise ValueError(f"{options.run}: rollouts.jsonl holds no step; train with run.rollouts_every=1")
+    methods = {}
+    for name in names or config.method_names():
+        composed = config.compose([f"method={name}", *overrides])
+        methods[name] = config.shapers_and_advantage(composed)
+    if not names:
+        methods = {name: method for name, method in methods.items() if config.can_replay(method, steps[0].batch)}
+    result = replay_batches([(step.batch, None) for step in steps], methods)
+    show_replay(result)
+    if options.csv:
+        write_rows(result, options.csv)
+
+
+def methods(arguments: Sequence[str]) -> None:
+    """The built-in methods: what each shapes, and the question its recipe asks."""
+    parser = argparse.ArgumentParser(prog="concise-rl methods", description=methods.__doc__)
+    parser.add_argument("--markdown", action="store_true", help="the table of the README")
+    options = parser.parse_args(arguments)
+
+    from concise_rl.reporting.methods_table import methods_markdown, show_methods
+
+    if options.markdown:
+        print(methods_markdown(), end="")
+    else:
+        show_methods()
+
+
+def warmup(arguments: Sequence[str]) -> None:
+    """Make the embedded reasoner from scratch: supervised traces that overthink."""
+    from concise_rl.warmup import WarmupConfig, run_warmup
+
+    import dataclasses
+
+    parser = argparse.ArgumentParser(prog="concise-rl warmup", description=warmup.__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for weights and tokenizer")
+    for field in dataclasses.fields(WarmupConfig):
+        if field.type in ("int", "float", "str"):
+            kind: Callable = {"int": int, "float": float, "str": str}[str(field.type)]
+            parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default, help="default %(default)s")
+    options = vars(parser.parse_args(arguments))
+    out = options.pop("out")
+    metrics = run_warmup(WarmupConfig(**options), out)
+    print("  ".join(f"{name} {value}" for name, value in metrics.items()))
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "train": train,
+    "eval": evaluate,
+    "replay": replay,
+    "methods": methods,
+    "warmup": warmup,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Model, tokenizer and problems as the configuration names them; whatever is wrong with one is said in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from concise_rl.assets import TINY
+from concise_rl.data import Prompt, check_references
+from concise_rl.errors import DataError, UserError
+from concise_rl.verifiers import Verifier, verify_many
+
+EMBEDDED = {"embedded:tiny": str(TINY)}
+
+
+def load_tokenizer(spec: Any) -> Any:
+    """The tokenizer of `model.path`, with a pad token.
+
+    Raises:
+        UserError: there is none, or it has no EOS token.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = _from_pretrained(AutoTokenizer, spec, padding_side="left")
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            f"model.path={spec.path}: its tokenizer has no EOS token, so no completion would ever end: "
+            "set eos_token in its tokenizer_config.json"
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(spec: Any) -> Any:
+    """The causal language model of `model.path`, with its adapter where the folder holds one.
+
+    Raises:
+        UserError: nothing can be loaded from there, or the type does not exist.
+    """
+    from transformers import AutoModelForCausalLM
+
+    dtype = spec.dtype if spec.dtype == "auto" else getattr(torch, spec.dtype, None)
+    if dtype != "auto" and not isinstance(dtype, torch.dtype):
+        raise UserError(f"model.dtype={spec.dtype!r} is no torch type: use auto, float32, bfloat16 or float16")
+    options = {"attn_implementation": spec.attn_implementation} if spec.attn_implementation else {}
+    return _from_pretrained(AutoModelForCausalLM, spec, dtype=dtype, **options)
+
+
+def _from_pretrained(loader: Any, spec: Any, **options: Any) -> Any:
+    path = EMBEDDED.get(spec.path, spec.path)
+    try:
+        return loader.from_pretrained(
+            path, revision=spec.revision, trust_remote_code=spec.trust_remote_code, **options
+        )
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"model.path={spec.path} cannot be loaded ({reason}): name a folder with config, weights and tokenizer, "
+            f"a hub id that this machine can reach, or one of {', '.join(EMBEDDED)}"
+        ) from error
+
+
+def load_prompts(config: Any, source: Any, verifier: Verifier) -> tuple[list[Prompt], list[Prompt]]:
+    """The training prompts, and as many test problems as the evaluation asks for; every reference is checked.
+
+    Raises:
+        DataError: a split is empty, or a reference does not verify against itself.
+    """
+    train = list(source.load("train"))
+    wanted = config.evaluation.problems
+    test = spread(list(source.load(config.evaluation.split)), wanted) if wanted else []
+    for split, prompts in (("train", train), (config.evaluation.split, test)):
+        if not prompts and (split == "train" or wanted):
+            raise DataError(f"data: the split {split!r} is empty; name a split with problems, or set evaluation.problems=0")
+        check_references(
+            prompts,
+            lambda pairs: verify_many(verifier, pairs, deadline_seconds=config.verify_deadline_seconds),
+            getattr(verifier, "wrap_reference", None),
+        )
+    return train, test
+
+
+def spread(prompts: Sequence[Prompt], n: int) -> list[Prompt]:
+    """`n` prompts evenly spaced over the data set, so that an ordered one is not cut to its easy beginning."""
+    if n >= len(prompts):
+        return list(prompts)
+    return [prompts[i * len(prompts) // n] for i in range(n)]
+
+
+def lora(fields: Any) -> Any:
+    """`peft=lora` as a `peft.LoraConfig`; None where all weights train.
+
+    Raises:
+        UserError: PEFT is not installed, or a field that LoraConfig lacks.
+    """
+    if fields is None:
+        return None
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise UserError("peft=lora needs PEFT: pip install 'concise-rl[peft]'") from error
+    try:
+        return LoraConfig(**dict(fields))
+    except TypeError as error:
+        raise UserError(f"peft: {error}") from error
