@@ -1,0 +1,183 @@
+"""What every logged number means: one table, from which displays take labels and units and docs/metrics.md is made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Better = Literal["higher", "lower", ""]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One logged number.
+
+    Attributes:
+        key: its name in metrics.jsonl and summary.json.
+        label: its name for people.
+        unit: the unit shown; `%` means that the stored number is a fraction and people see it times 100.
+        definition: formula and denominator, in the axes of `concise_rl.batch`.
+        source: where the number is made.
+        better: the direction that is an improvement, empty where there is none.
+    """
+
+    key: str
+    label: str
+    unit: str
+    definition: str
+    source: str
+    better: Better = ""
+
+    def text(self, value: float | None) -> str:
+        """The value for people, without its unit's name but with `%`; a dash where there is none."""
+        if value is None or not math.isfinite(value):
+            return "–"
+        if self.unit == "%":
+            return f"{100 * value:.1f} %"
+        if self.unit in ("tokens", "s"):
+            return f"{value:.1f}"
+        if self.unit == "count":
+            return f"{value:.0f}"
+        return f"{value:.3g}" if 0 < abs(value) < 0.01 else f"{value:.3f}"
+
+
+_STEP = "one training step"
+_TRL = "TRL, same step"
+_EVAL = "evaluation"
+
+_TABLE = (
+    Metric("accuracy", "accuracy", "%", "correct rows / scorable rows", _STEP, "higher"),
+    Metric("mean_tokens", "mean tokens", "tokens", "sum of sampled tokens incl. EOS / N, all rows", _STEP, "lower"),
+    Metric(
+        "mean_tokens_correct",
+        "tokens if correct",
+        "tokens",
+        "mean tokens over the correct scorable rows; absent where there are none",
+        _STEP,
+        "lower",
+    ),
+    Metric(
+        "mean_tokens_wrong",
+        "tokens if wrong",
+        "tokens",
+        "mean tokens over the wrong scorable rows; absent where there are none",
+        _STEP,
+    ),
+    Metric("truncated_frac", "truncated", "%", "rows that reached the token limit without EOS / N", _STEP, "lower"),
+    Metric(
+        "unscorable_frac",
+        "unscorable",
+        "%",
+        "rows without a verdict (verifier killed, reference unreadable) / N",
+        _STEP,
+        "lower",
+    ),
+    Metric("reward", "shaped reward", "", "mean over scorable rows of the reward after all shapers", _STEP, "higher"),
+    Metric(
+        "task_reward",
+        "task reward",
+        "",
+        "mean over scorable rows of the verifier's reward, before shaping",
+        _STEP,
+        "higher",
+    ),
+    Metric(
+        "zero_variance_frac",
+        "groups without signal",
+        "%",
+        "groups whose G shaped rewards are all equal / P",
+        _STEP,
+        "lower",
+    ),
+    Metric("zero_credit_frac", "rows without credit", "%", "rows whose credit is 0 at every token / N", _STEP, "lower"),
+    Metric(
+        "wiped_correct_frac",
+        "correct but punished",
+        "%",
+        "correct scorable rows whose credit (summed over tokens) is negative / correct scorable rows",
+        _STEP,
+        "lower",
+    ),
+    Metric(
+        "mean_entropy",
+        "entropy (batch)",
+        "nats",
+        "mean over rows of the row's mean token entropy; only if the method needs entropies",
+        _STEP,
+    ),
+    Metric("entropy", "entropy", "nats", "mean token entropy over the tokens of the loss", _TRL),
+    Metric("loss", "loss", "", "value of the surrogate loss; its level carries no meaning, its jumps do", _TRL),
+    Metric("grad_norm", "gradient norm", "", "global L2 norm before clipping", _TRL),
+    Metric("learning_rate", "learning rate", "", "of this step", _TRL),
+    Metric(
+        "kl",
+        "KL to reference",
+        "nats",
+        "mean of exp(r - p) - (r - p) - 1 over tokens, r and p the log-probs of reference and policy; only if beta > 0",
+        _TRL,
+    ),
+    Metric("step_seconds", "step time", "s", "wall time of the whole step", _STEP, "lower"),
+    Metric("generate_seconds", "sampling time", "s", "wall time of sampling alone", _STEP, "lower"),
+    Metric(
+        "oracle_ratio",
+        "tokens / oracle",
+        "",
+        "mean tokens / mean tokens of the shortest known correct completion of the same problems; 1 is the optimum",
+        _EVAL,
+        "lower",
+    ),
+    Metric("problems", "problems", "count", "problems evaluated, scorable ones", _EVAL),
+    Metric("accuracy_interval", "accuracy, 95 %", "%", "[low, high] of accuracy at 95 % confidence", _EVAL),
+    Metric(
+        "mean_tokens_interval", "mean tokens, 95 %", "tokens", "[low, high] of mean tokens at 95 % confidence", _EVAL
+    ),
+    Metric(
+        "accuracy_points",
+        "change of accuracy",
+        "points",
+        "100 x (accuracy after - accuracy before), paired by problem",
+        _EVAL,
+        "higher",
+    ),
+    Metric(
+        "tokens_percent",
+        "change of tokens",
+        "percent",
+        "100 x (mean tokens after / mean tokens before - 1), paired by problem",
+        _EVAL,
+        "lower",
+    ),
+)
+
+METRICS: dict[str, Metric] = {metric.key: metric for metric in _TABLE}
+"""Every metric with a meaning of its own, by key. A component's own metrics are logged as `shaper/<name>`."""
+
+
+def describe(key: str) -> Metric:
+    """The metric of that key; an unknown one, such as a component's own, is its own label."""
+    return METRICS.get(key) or Metric(key, key.replace("_", " "), "", "logged by a component of the method", "method")
+
+
+def metrics_markdown() -> str:
+    """docs/metrics.md, whole."""
+    lines = [
+        "# Metrics",
+        "",
+        "Made by `python -m concise_rl.reporting.glossary > docs/metrics.md`; change the table there, not here.",
+        "",
+        "Axes: P prompts, G completions a prompt, N = P x G rows. Lengths are sampled tokens including EOS; entropies",
+        "are nats at the sampling temperature. A unit of % means that the file stores the fraction. A component's own",
+        "metrics carry its prefix (`shaper/...`) and are explained on its page.",
+        "",
+        "| key | what people see | unit | definition | made by | better |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| `{m.key}` | {m.label} | {m.unit or '-'} | {m.definition} | {m.source} | {m.better or '-'} |" for m in _TABLE
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(metrics_markdown(), end="")

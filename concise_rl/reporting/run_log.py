@@ -1,0 +1,325 @@
+"""A run folder: metrics.jsonl and rollouts.jsonl, one line a step; config.json and summary.json, replaced whole."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from concise_rl.batch import RolloutBatch
+from concise_rl.errors import DataError, UserError
+
+if TYPE_CHECKING:
+    from concise_rl.rollout import StepRecord
+
+METRICS_FILE = "metrics.jsonl"
+ROLLOUTS_FILE = "rollouts.jsonl"
+CONFIG_FILE = "config.json"
+SUMMARY_FILE = "summary.json"
+
+_ROW_FIELDS = ("lengths", "truncated", "correct", "scorable", "task_reward", "think_lengths")
+_PHASE_FIELDS = ("think_entropy", "answer_entropy", "mean_entropy")
+_TOKEN_FIELDS = ("entropies", "logprobs")
+
+
+@dataclass(frozen=True)
+class StoredStep:
+    """One line of rollouts.jsonl: a step as `StepRecord` had it, without its metrics.
+
+    Attributes:
+        step: optimizer steps taken once this batch is trained on, `batch.step + 1`.
+        batch: what was scored.
+        reward: (N,) float64, shaped.
+        credit: (N,) float64, or (N, T) in its own type.
+        prompts: (P,) texts.
+        completions: (N,) texts.
+    """
+
+    step: int
+    batch: RolloutBatch
+    reward: Tensor
+    credit: Tensor
+    prompts: list[str]
+    completions: list[str]
+
+
+class RunLog:
+    """Writes a run folder; made on the main process alone.
+
+    A step's line is numbered `batch.step + 1`, the optimizer steps taken once it is trained on, so a checkpoint saved
+    after step s goes with the lines 1..s. Lines are appended whole: one that does not fit on the disk is taken back.
+
+    Args:
+        folder: made if absent.
+        every: store the rollouts of the steps 1, 1 + every, 1 + 2 every, ...; 0 stores none. Metrics go out each step.
+
+    Raises:
+        UserError: the folder cannot be written, or a later write fails (full disk); what was written stays intact.
+    """
+
+    def __init__(self, folder: str | Path, *, every: int = 1) -> None:
+        if every < 0:
+            raise UserError(f"rollouts every={every}: give 1 for each step, k for each k-th, 0 for none")
+        self.folder = Path(folder)
+        self.every = every
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for name in (METRICS_FILE, ROLLOUTS_FILE):
+                (self.folder / name).open("ab").close()
+        except OSError as error:
+            raise UserError(
+                f"output folder {str(self.folder)!r} cannot be written ({error.strerror}): choose another one"
+            ) from error
+
+    def on_step(self, record: StepRecord) -> None:
+        """Append one step to both files."""
+        step = record.batch.step + 1
+        metrics = {name: _plain(float(value)) for name, value in record.metrics.items()}
+        _append(self.folder / METRICS_FILE, {"step": step, "time": time.time()} | metrics)
+        if self.every and record.batch.step % self.every == 0:
+            _append(self.folder / ROLLOUTS_FILE, step_to_json(record))
+
+    def truncate_after(self, step: int) -> None:
+        """Forget all lines of steps after `step`, and a torn last line; 0 empties both files.
+
+        The cut shortens the file in place: it is atomic, copies nothing and works on a full disk.
+
+        Raises:
+            DataError: a damaged line that is not the last one.
+        """
+        for name in (METRICS_FILE, ROLLOUTS_FILE):
+            path = self.folder / name
+            keep = 0
+            with path.open("rb") as lines:
+                for number, line in enumerate(lines, start=1):
+                    try:
+                        content = _parse(line, path, number)
+                    except DataError:
+                        if lines.read(1):
+                            raise
+                        break
+                    if content["step"] > step:
+                        break
+                    keep += len(line)
+            os.truncate(path, keep)
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Replace config.json."""
+        write_json(self.folder / CONFIG_FILE, config)
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Replace summary.json."""
+        write_json(self.folder / SUMMARY_FILE, summary)
+
+
+def read_metrics(folder: str | Path) -> list[dict[str, float]]:
+    """The lines of metrics.jsonl, each `{"step", "time", metric: value}`; a value that was not finite is nan.
+
+    Raises:
+        DataError: no such file, or a damaged line, named.
+    """
+    path = Path(folder) / METRICS_FILE
+    return [{name: math.nan if v is None else v for name, v in line.items()} for _, line in _lines(path)]
+
+
+def read_rollouts(folder: str | Path) -> Iterator[StoredStep]:
+    """The steps of rollouts.jsonl, one at a time.
+
+    Raises:
+        DataError: no such file, or a damaged line, named.
+    """
+    path = Path(folder) / ROLLOUTS_FILE
+    for number, line in _lines(path):
+        try:
+            yield step_from_json(line)
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(path, number, f"{type(error).__name__}: {error}") from error
+
+
+def read_summary(folder: str | Path) -> dict[str, Any]:
+    """summary.json.
+
+    Raises:
+        DataError: no such file, or not JSON.
+    """
+    return _read_json(Path(folder) / SUMMARY_FILE)
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """config.json.
+
+    Raises:
+        DataError: no such file, or not JSON.
+    """
+    return _read_json(Path(folder) / CONFIG_FILE)
+
+
+def step_to_json(record: StepRecord | StoredStep) -> dict[str, Any]:
+    """A step as JSON values, replayable."""
+    return {
+        "step": record.batch.step + 1,
+        "batch": batch_to_json(record.batch),
+        "reward": _plain(record.reward.double()),
+        "credit": _plain(record.credit.double()) if record.credit.ndim == 1 else _ragged(record.credit, record.batch),
+        "prompts": list(record.prompts),
+        "completions": list(record.completions),
+    }
+
+
+def step_from_json(line: Mapping[str, Any]) -> StoredStep:
+    """The inverse of `step_to_json`; a number that was not finite is nan."""
+    batch = batch_from_json(line["batch"])
+    credit = line["credit"]
+    return StoredStep(
+        step=line["step"],
+        batch=batch,
+        reward=_floats(line["reward"]),
+        credit=_padded(credit) if isinstance(credit, Mapping) else _floats(credit),
+        prompts=line["prompts"],
+        completions=line["completions"],
+    )
+
+
+def batch_to_json(batch: RolloutBatch) -> dict[str, Any]:
+    """A batch as JSON values: (N,) fields are lists, (N, T) fields ragged lists without padding, absent ones left out.
+
+    The inverse is exact, bit for bit: float64 is written as its shortest exact decimal, float32 with nine digits.
+    """
+    content: dict[str, Any] = {"prompt_ids": list(batch.prompt_ids), "group_size": batch.group_size, "step": batch.step}
+    content |= {name: getattr(batch, name).tolist() for name in _ROW_FIELDS}
+    content |= {name: getattr(batch, name).tolist() for name in _PHASE_FIELDS if getattr(batch, name) is not None}
+    content |= {
+        name: _ragged(getattr(batch, name), batch) for name in _TOKEN_FIELDS if getattr(batch, name) is not None
+    }
+    content["parts"] = {name: part.tolist() for name, part in batch.parts.items()}
+    content["columns"] = {name: [_plain(value) for value in values] for name, values in batch.columns.items()}
+    return content
+
+
+def batch_from_json(content: Mapping[str, Any]) -> RolloutBatch:
+    """The inverse of `batch_to_json`.
+
+    Raises:
+        KeyError, TypeError, ValueError: the content is not a batch.
+    """
+    # As tensors from the start: `RolloutBatch.of` would read a list of floats in torch's default float32.
+    decoded = {name: _padded(content[name]) for name in _TOKEN_FIELDS if name in content}
+    decoded |= {name: _floats(content[name]) for name in ("task_reward", *_PHASE_FIELDS) if name in content}
+    decoded["parts"] = {name: _floats(values) for name, values in content["parts"].items()}
+    return RolloutBatch.of(**{**content, **decoded})
+
+
+def _floats(values: list[float | None]) -> Tensor:
+    return torch.tensor([math.nan if v is None else v for v in values], dtype=torch.float64)
+
+
+def _ragged(values: Tensor, batch: RolloutBatch) -> dict[str, Any]:
+    """(N, T) as one list a row, cut at the row's length (later only where the padding is not 0)."""
+    single, finite = values.dtype == torch.float32, bool(torch.isfinite(values).all())
+    rows = []
+    for row, length in zip(values.cpu(), batch.lengths.tolist(), strict=True):
+        used = row.nonzero()
+        numbers = row[: max(length, int(used[-1]) + 1 if len(used) else 0)].tolist()
+        rows.append([float(f"{x:.9g}") for x in numbers] if single else numbers)
+    dtype = str(values.dtype).removeprefix("torch.")
+    return {"dtype": dtype, "width": values.shape[1], "rows": rows if finite else _plain(rows)}
+
+
+def _padded(content: Mapping[str, Any]) -> Tensor:
+    values = torch.zeros(len(content["rows"]), content["width"], dtype=getattr(torch, content["dtype"]))
+    for n, row in enumerate(content["rows"]):
+        values[n, : len(row)] = _floats(row).to(values.dtype)
+    return values
+
+
+def _plain(value: Any) -> Any:
+    """JSON values only: arrays as lists, paths and other objects as text, a float that is not finite as None."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    return _plain(value.tolist()) if hasattr(value, "tolist") else str(value)
+
+
+def _append(path: Path, content: Mapping[str, Any]) -> None:
+    """One line of plain values, whole or not at all."""
+    rest = memoryview(json.dumps(content, allow_nan=False).encode() + b"\n")
+    try:
+        with path.open("ab", buffering=0) as file:
+            start = file.tell()
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]
+            except OSError:
+                file.truncate(start)
+                raise
+    except OSError as error:
+        raise UserError(
+            f"cannot append to {path} ({error.strerror}): free some space, then go on with resume=auto; "
+            "all earlier lines are intact"
+        ) from error
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace a JSON file whole, or leave it as it was.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with aside.open("w") as file:
+            json.dump(_plain(content), file, indent=2, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise UserError(
+            f"cannot write {path} ({error.strerror}): free some space or choose another output folder"
+        ) from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"cannot read {path} ({error.strerror}): name the folder of a finished run") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON ({error}): it was changed by hand or by another program") from error
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                yield number, _parse(line, path, number)
+    except OSError as error:
+        raise DataError(f"cannot read {path} ({error.strerror}): name the folder of a run") from error
+
+
+def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        content = json.loads(line)
+    except ValueError as error:
+        raise _damaged(path, number, str(error)) from error
+    if not line.endswith(b"\n") or not isinstance(content, dict) or not isinstance(content.get("step"), int):
+        raise _damaged(path, number, "not a whole line with a step")
+    return content
+
+
+def _damaged(path: Path, number: int, reason: str) -> DataError:
+    return DataError(f"{path}, line {number} is damaged ({reason}): delete that line")

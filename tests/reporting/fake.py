@@ -1,0 +1,84 @@
+"""A simulated run: what a trainer would hand to the sinks, without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from concise_rl.batch import RolloutBatch
+
+HOSTILE = (
+    "<think>7+4=11 </script><script>window.hacked = 1</script> [bold]11[/bold] <img src=x onerror=alert(1)></think>11"
+)
+
+
+def fake_batch(seed: int, *, step: int = 0, prompts: int = 3, group: int = 4, tokens: bool = True) -> RolloutBatch:
+    """A random batch with every optional field."""
+    draw = torch.Generator().manual_seed(seed)
+    rows = prompts * group
+    lengths = torch.randint(1, 40, (rows,), generator=draw)
+    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    optional: dict[str, Any] = {
+        name: torch.rand(rows, generator=draw, dtype=torch.float64)
+        for name in ("think_entropy", "answer_entropy", "mean_entropy")
+    }
+    if tokens:
+        optional |= {"entropies": torch.rand(mask.shape, generator=draw) * mask}
+        optional |= {"logprobs": -torch.rand(mask.shape, generator=draw).exp() * mask}
+    return RolloutBatch.of(
+        prompt_ids=[f"{seed:08x}{p:08x}" for p in range(prompts)],
+        group_size=group,
+        step=step,
+        lengths=lengths,
+        correct=torch.rand(rows, generator=draw) < 0.9,
+        scorable=torch.rand(rows, generator=draw) < 0.95,
+        truncated=torch.rand(rows, generator=draw) < 0.05,
+        task_reward=torch.rand(rows, generator=draw, dtype=torch.float64),
+        think_lengths=(lengths * 0.7).long(),
+        parts={"format": torch.rand(rows, generator=draw, dtype=torch.float64)},
+        columns={"difficulty": [0.1 * p for p in range(prompts)], "name": [f"ä {p}" for p in range(prompts)]},
+        **optional,
+    )
+
+
+def fake_run(steps: int, *, seed: int = 0, start: int = 0, token_credit: bool = False) -> Iterator[SimpleNamespace]:
+    """Records of a run in which tokens fall from 55 to 25; the same step is the same record in every run."""
+    for step in range(start, steps):
+        batch = fake_batch(1000 * seed + step, step=step)
+        draw = torch.Generator().manual_seed(7919 * seed + step)
+        noise = torch.randn(8, generator=draw).tolist()
+        reward = torch.rand(batch.n_rows, generator=draw, dtype=torch.float64)
+        progress = 1 - 2.718 ** (-4 * step / max(1, steps))
+        tokens = 55 - 30 * progress + noise[0]
+        metrics = {
+            "accuracy": min(1.0, 0.95 - 0.03 * progress * (1 - progress) * 4 + 0.01 * noise[1]),
+            "mean_tokens": tokens,
+            "mean_tokens_correct": tokens - 1,
+            "mean_tokens_wrong": tokens + 9 + noise[2],
+            "truncated_frac": max(0.0, 0.02 + 0.01 * noise[3]),
+            "unscorable_frac": 0.0,
+            "entropy": 0.25 - 0.1 * progress + 0.01 * noise[4],
+            "reward": 0.7 + 0.2 * progress + 0.02 * noise[5],
+            "task_reward": 0.95,
+            "zero_variance_frac": 0.1,
+            "zero_credit_frac": 0.12,
+            "wiped_correct_frac": 0.2 + 0.02 * noise[6],
+            "loss": 0.01 * noise[7],
+            "grad_norm": 0.4 + 0.05 * abs(noise[0]),
+            "learning_rate": 1e-4 * (1 - step / steps),
+            "step_seconds": 3.0,
+            "generate_seconds": 2.0,
+            "shaper/mean_gain": 0.3 * progress,
+        }
+        credit = reward - reward.mean()
+        yield SimpleNamespace(
+            batch=batch,
+            reward=reward,
+            credit=credit[:, None] * (batch.entropies > 0) if token_credit else credit,
+            prompts=[f"{p} + 4 = ?" for p in range(batch.n_prompts)],
+            completions=[f"<think>{n} + 4 = {n + 4}</think>{n + 4} ✓" for n in range(batch.n_rows)],
+            metrics=metrics,
+        )
