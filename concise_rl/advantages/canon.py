@@ -40,7 +40,7 @@ class Variant(str, Enum):
 
 @dataclass
 class Canon:
-    """Conditional advantage estimation, CANON (arXiv 2509.23962 section 3; biuboomc/CANON @7d6f814).
+    """Conditional advantage estimation, CANON (arXiv 2509.23962; biuboomc/CANON @7d6f814).
 
     The scorable rows of each group are split by a metric into a higher and a lower half with mean rewards m_high and
     m_low. Comparing across the halves (inter) pays for the half that does better, comparing inside them (intra) leaves

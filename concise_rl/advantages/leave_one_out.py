@@ -15,7 +15,7 @@ from concise_rl.batch import RolloutBatch
 class LeaveOneOut:
     """Reward minus the mean reward of the group's other rows: an unbiased baseline.
 
-    RLOO, arXiv 2402.14740 section 3.2.
+    RLOO, arXiv 2402.14740.
 
         A_i = r_i - sum_{j != i} r_j / (n - 1)  =  (r_i - mean(r)) * n / (n - 1)
 
