@@ -171,7 +171,7 @@ class Canon:
             tied_before_PG = torch.tril(tied_PGG, diagonal=-1).sum(dim=2)
             return (below_PG + tied_before_PG >= n_P1 // 2).to(torch.float64)
         tied_PG = tied_PGG.sum(dim=2).clamp(min=1)
-        return ((below_PG + tied_PG - n_P1 / 2) / tied_PG).clamp(0, 1).to(torch.float64)
+        return ((below_PG + tied_PG - n_P1.to(torch.float64) / 2) / tied_PG).clamp(0, 1)
 
     def _credit(self, reward_PG: Tensor, share_PG: Tensor, high_P1: Tensor, low_P1: Tensor, mu: float) -> Tensor:
         on_low = self.variant is Variant.code and self.metric is Metric.entropy

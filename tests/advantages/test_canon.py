@@ -129,6 +129,14 @@ def test_ties_are_cut_by_share_in_the_paper_variant_and_by_order_in_the_code() -
     assert code(second, second.task_reward).tolist() == pytest.approx([1, 1, -1, -1])
 
 
+@pytest.mark.parametrize("group_size", [1, 2, 3, 8])
+def test_halves_are_equal_so_credit_sums_to_zero(group_size: int) -> None:
+    batch = random_batch(group_size, seed=5, unscorable=0.2)
+    reward = torch.randn(batch.n_rows, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    sums = batch.by_group(Canon(mu=0.7)(batch, reward)).sum(dim=1)
+    assert sums.tolist() == pytest.approx([0] * 8, abs=1e-13)
+
+
 def test_a_metric_that_tells_nothing_leaves_dr_grpo() -> None:
     batch = one_group([7, 7, 7, 7], [1, 0, 0, 0])
     for mu in (0.0, 0.3, 1.0):
