@@ -12,6 +12,7 @@ from concise_rl.batch import RolloutBatch
 from concise_rl.errors import UserError
 from concise_rl.shapers.base import Shaped, StatelessShaper
 from concise_rl.shapers.options import Variant, choose, mean_where
+from concise_rl.shapers.repetition import REPETITION
 
 
 @dataclass(kw_only=True)
@@ -74,7 +75,7 @@ class Cosine(StatelessShaper):
             raise UserError(f"Cosine.repetition_weight={self.repetition_weight}: must be 0 (off) or more")
         if self.repetition_ngram < 1:
             raise UserError(f"Cosine.repetition_ngram={self.repetition_ngram}: an n-gram has at least one token")
-        self.needs = frozenset({"parts.repetition"} if self.repetition_weight else ())
+        self.needs = frozenset({f"parts.{REPETITION}"} if self.repetition_weight else ())
 
     def shape(self, batch: RolloutBatch, reward: Tensor) -> Shaped:
         """Reward (N,) from verdicts, lengths and repetition."""
@@ -96,11 +97,11 @@ class Cosine(StatelessShaper):
 
     @staticmethod
     def _repetition(batch: RolloutBatch) -> Tensor:
-        if "repetition" not in batch.parts:
+        if REPETITION not in batch.parts:
             raise UserError(
                 'Cosine.repetition_weight: the batch has no parts["repetition"]; fill it with repetition_fraction'
             )
-        return batch.parts["repetition"]
+        return batch.parts[REPETITION]
 
 
 def _bounds(field: str, value: tuple[float, float]) -> tuple[float, float]:

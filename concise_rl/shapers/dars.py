@@ -12,6 +12,7 @@ from concise_rl.batch import RolloutBatch
 from concise_rl.errors import UserError
 from concise_rl.shapers.base import Shaped, StatelessShaper
 from concise_rl.shapers.options import mean_where
+from concise_rl.shapers.repetition import REPETITION
 from concise_rl.verifiers.json_action import SHORT_WEIGHT
 
 _SHORT, _LONG = "short_similarity", "long_similarity"
@@ -28,7 +29,8 @@ class Dars(StatelessShaper):
         reward += 0.1 * (t(short) - short) + (factor * t(long) - long)
 
     so the reward as a whole is 0.1 t(short) + factor t(long) + the other parts; with factor 1 and threshold 0 nothing
-    changes. Rows without a verdict keep the reward they came with.
+    changes. Under a verifier without parts the answer itself is the hard field: long is 1 where right, 0 where wrong.
+    Rows without a verdict keep the reward they came with.
 
     Source: arXiv 2507.17842; no code was released. The paper lets a similarity count above a threshold, "e.g.
     0.75"; here it counts at the threshold too, so that an exact match passes any. Its self-certainty bonus is left out,
@@ -39,13 +41,11 @@ class Dars(StatelessShaper):
         threshold: smallest similarity that counts, in [0, 1].
 
     Raises:
-        UserError: a field is out of range, or the batch's verifier gives no such parts.
+        UserError: a field is out of range, or the verdicts have parts, but not these similarities.
     """
 
     factor: float = 1000.0
     threshold: float = 0.75
-
-    needs = frozenset({f"parts.{_SHORT}", f"parts.{_LONG}"})
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.factor) and self.factor >= 0):
@@ -55,7 +55,7 @@ class Dars(StatelessShaper):
 
     def shape(self, batch: RolloutBatch, reward: Tensor) -> Shaped:
         """Reward (N,) with its similarities scaled."""
-        short_N, long_N = self._part(batch, _SHORT), self._part(batch, _LONG)
+        short_N, long_N = _similarities(batch)
         change_N = SHORT_WEIGHT * (self._from_threshold(short_N) - short_N)
         change_N = change_N + (self.factor * self._from_threshold(long_N) - long_N)
         metrics = {
@@ -67,10 +67,14 @@ class Dars(StatelessShaper):
     def _from_threshold(self, similarity_N: Tensor) -> Tensor:
         return torch.where(similarity_N >= self.threshold, similarity_N, 0.0)
 
-    @staticmethod
-    def _part(batch: RolloutBatch, name: str) -> Tensor:
-        if name not in batch.parts:
-            raise UserError(
-                f"Dars: the verdicts have no part {name!r}, only {sorted(batch.parts)}; use the verifier json_action"
-            )
-        return batch.parts[name]
+
+def _similarities(batch: RolloutBatch) -> tuple[Tensor, Tensor]:
+    """Similarity of the easy and of the hard field, (N,) each."""
+    if not set(batch.parts) - {REPETITION}:
+        return torch.zeros_like(batch.task_reward), batch.correct.double()
+    missing = [name for name in (_SHORT, _LONG) if name not in batch.parts]
+    if missing:
+        raise UserError(
+            f"Dars: the verdicts have no part {missing[0]!r}, only {sorted(batch.parts)}; use the verifier json_action"
+        )
+    return batch.parts[_SHORT], batch.parts[_LONG]

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from concise_rl.errors import UserError
 
+REPETITION = "repetition"
+"""The part of `RolloutBatch.parts` that holds `repetition_fraction` of each row; no verifier gives it."""
+
 _MODULUS = 2**61 - 1
 _BASE = 1_482_398_640_337_293_569
 

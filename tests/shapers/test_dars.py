@@ -78,6 +78,12 @@ def test_verdicts_without_the_parts_are_refused():
         Dars().shape(batch, batch.task_reward)
 
 
+def test_without_parts_the_answer_is_the_hard_field():
+    batch = RolloutBatch.of(prompt_ids=["q"], group_size=2, lengths=[1, 1], correct=[True, False])
+    assert rewards(Dars(), batch) == [1000, 0]
+    assert rewards(Dars(), batch.replace(parts={"repetition": batch.task_reward})) == [1000, 0]
+
+
 @pytest.mark.parametrize("fields", [{"factor": -1.0}, {"threshold": 1.5}])
 def test_bad_fields_are_refused(fields):
     with pytest.raises(UserError, match=f"Dars.{next(iter(fields))}="):
