@@ -18,7 +18,7 @@ SUBMIT_FIELD_REWARD = 0.1
 SHORT_WEIGHT = 0.1
 """Weight of `short_similarity` in the reward."""
 
-MAX_FIELD_CHARS = 2000
+MAX_FIELD_CHARS = 1000
 """ROUGE-L costs the product of the two lengths: what a field holds beyond this is not compared."""
 
 _FIELDS = {"click": ("name",), "type_and_submit": ("name", "text"), "terminate": ()}
