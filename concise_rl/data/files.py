@@ -1,0 +1,226 @@
+"""Rows that somebody else wrote: a data set on the Hugging Face hub, or a local JSONL, JSON or Parquet file.
+
+Either way a row becomes a `Prompt` by naming its columns. A reference is kept as it stands (`#### 42` included: reading
+it is the verifier's affair); numbers become their `str`, lists and objects their JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from concise_rl.data.base import Message, Prompt, content_key
+from concise_rl.errors import DataError, UserError
+
+Row = Mapping[str, Any]
+
+_SPLITS = ("train", "test")
+
+
+@dataclass
+class Columns:
+    """Which columns make a prompt.
+
+    Attributes:
+        question_column: the question, a string.
+        answer_column: the reference.
+        messages_column: chat messages (`[{"role": ..., "content": ...}, ...]`, the user's last, no system prompt),
+            which then stand in place of the question.
+        columns: further columns to carry along for components and reports (`difficulty`, ...).
+        verifier: name of the verifier for the answers.
+    """
+
+    question_column: str = "question"
+    answer_column: str = "answer"
+    messages_column: str | None = None
+    columns: list[str] = field(default_factory=list)
+    verifier: str = "math_answer"
+
+    def prompts(self, rows: Iterable[Row], source: str) -> list[Prompt]:
+        """The prompts of the rows of `source`, in their order.
+
+        Raises:
+            DataError: no rows; or a row, named by its 0-based index, lacks a column or holds an unusable value.
+        """
+        prompts = [self._prompt(row, f"{source} row {i}") for i, row in enumerate(rows)]
+        if not prompts:
+            raise DataError(f"{source} is empty; give a data set with at least one row")
+        return prompts
+
+    def _prompt(self, row: Row, place: str) -> Prompt:
+        for name in (self.messages_column or self.question_column, self.answer_column, *self.columns):
+            if name not in row:
+                raise DataError(f"{place} has no column {name!r}; it has {sorted(row)}: name one of these instead")
+        if row[self.answer_column] is None:
+            raise DataError(f"{place}: column {self.answer_column!r} is empty; drop the row or give it an answer")
+        if self.messages_column:
+            messages = _checked_messages(row[self.messages_column], f"{place}: column {self.messages_column!r}")
+        else:
+            question = row[self.question_column]
+            if not isinstance(question, str) or not question.strip():
+                raise DataError(
+                    f"{place}: column {self.question_column!r} is {question!r}; a question must be non-empty text"
+                )
+            messages = ({"role": "user", "content": question},)
+        reference = _reference_text(row[self.answer_column])
+        key = content_key(*(m["content"] for m in messages), reference)
+        return Prompt(key, messages, reference, {name: row[name] for name in self.columns})
+
+
+@dataclass
+class Hub(Columns):
+    """A data set on the Hugging Face hub (or any path that `datasets.load_dataset` takes).
+
+    Attributes:
+        name: such as `openai/gsm8k`.
+        config: the configuration of that data set, such as `main`.
+        train_split: its split for training; slices such as `train[:90%]` work.
+        test_split: its split for evaluation.
+
+    Raises:
+        UserError: no name, or `load` is asked for an unknown split.
+        DataError: it cannot be loaded, is empty, or a row lacks a named column.
+    """
+
+    name: str = ""
+    config: str | None = None
+    train_split: str = "train"
+    test_split: str = "test"
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise UserError("Hub.name is empty; give a data set such as openai/gsm8k")
+
+    def load(self, split: str) -> list[Prompt]:
+        """The problems of `"train"` or `"test"`, under whatever names the data set has for them."""
+        from datasets import load_dataset
+
+        _check_split("Hub", split)
+        hub_split = self.train_split if split == "train" else self.test_split
+        source = f"hub data set {self.name}" + (f"/{self.config}" if self.config else "") + f" [{hub_split}]"
+        try:
+            rows = load_dataset(self.name, self.config, split=hub_split)
+        except Exception as error:  # the library lets errors of many kinds through: network, names, formats
+            first_line = str(error).strip().partition("\n")[0]
+            raise DataError(
+                f"{source} cannot be loaded ({type(error).__name__}: {first_line}); check name, config and split, "
+                "or give a local copy with data=local"
+            ) from error
+        return self.prompts(rows, source)
+
+
+@dataclass
+class Local(Columns):
+    """A local `.jsonl`, `.json` (a list of objects) or `.parquet` file.
+
+    Attributes:
+        path: the file of the train split; of both where `test_path` is not given.
+        test_path: the file of the test split.
+        test_fraction: without `test_path`, the expected share of `path` that is set aside for test. A hash of the
+            question decides: equal questions never lie on both sides, and a row keeps its side when others are added.
+
+    Raises:
+        UserError: a field is out of its range, or `load` is asked for an unknown split.
+        DataError: the file is missing, empty, of another kind or unparseable, or a row lacks a named column.
+    """
+
+    path: str = ""
+    test_path: str | None = None
+    test_fraction: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise UserError("Local.path is empty; give a .jsonl, .json or .parquet file")
+        if not 0 < self.test_fraction < 1:
+            raise UserError(f"Local.test_fraction={self.test_fraction} must lie between 0 and 1")
+
+    def load(self, split: str) -> list[Prompt]:
+        """The problems of `"train"` or `"test"`, in the order of the file."""
+        _check_split("Local", split)
+        if self.test_path:
+            path = self.path if split == "train" else self.test_path
+            return self.prompts(_read_rows(Path(path)), path)
+        prompts = [p for p in self.prompts(_read_rows(Path(self.path)), self.path) if self._split_of(p) == split]
+        if not prompts:
+            raise DataError(
+                f"{self.path}: test_fraction={self.test_fraction} leaves no row for {split}; change it, add rows, "
+                "or give test_path"
+            )
+        return prompts
+
+    def _split_of(self, prompt: Prompt) -> str:
+        key = content_key(*(m["content"] for m in prompt.messages))
+        return "test" if int(key, 16) < self.test_fraction * 2**64 else "train"
+
+
+def _check_split(source: str, split: str) -> None:
+    if split not in _SPLITS:
+        raise UserError(f"{source} has no split {split!r}; it has {list(_SPLITS)}")
+
+
+def _checked_messages(messages: Any, place: str) -> tuple[Message, ...]:
+    if not isinstance(messages, list) or not messages:
+        raise DataError(f"{place} is {messages!r}; it must be a non-empty list of chat messages")
+    for message in messages:
+        if not isinstance(message, Mapping) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
+            raise DataError(f"{place} holds {message!r}; a message has the texts 'role' and 'content'")
+        if message["role"] == "system":
+            raise DataError(f"{place} holds a system prompt; take it out and set it in the recipe")
+    if messages[-1]["role"] != "user":
+        raise DataError(f"{place} ends with role {messages[-1]['role']!r}; the user's message must be the last")
+    return tuple({"role": m["role"], "content": m["content"]} for m in messages)
+
+
+def _reference_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value) if isinstance(value, list | dict) else str(value)
+
+
+def _read_rows(path: Path) -> list[Row]:
+    readers = {".jsonl": _read_jsonl, ".json": _read_json, ".parquet": _read_parquet}
+    if path.suffix not in readers:
+        raise DataError(f"{path}: files of kind {path.suffix!r} are not read; give one of {sorted(readers)}")
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; check the path (from {Path.cwd()})")
+    return readers[path.suffix](path)
+
+
+def _read_jsonl(path: Path) -> list[Row]:
+    rows = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                rows.append(_checked_row(_parse(line, f"{path} line {number}"), f"{path} line {number}"))
+    return rows
+
+
+def _read_json(path: Path) -> list[Row]:
+    rows = _parse(path.read_text(encoding="utf-8"), str(path))
+    if not isinstance(rows, list):
+        raise DataError(f"{path} holds a {type(rows).__name__}; a .json file must hold a list of objects")
+    return [_checked_row(row, f"{path} row {i}") for i, row in enumerate(rows)]
+
+
+def _read_parquet(path: Path) -> list[Row]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        return parquet.read_table(path).to_pylist()
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(f"{path} is not a readable Parquet file ({error}); write it again") from error
+
+
+def _parse(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{place} is not JSON ({error}); mend or drop it") from error
+
+
+def _checked_row(row: Any, place: str) -> Row:
+    if not isinstance(row, dict):
+        raise DataError(f"{place} holds a {type(row).__name__}; a row must be an object with named columns")
+    return row
