@@ -1,0 +1,384 @@
+"""Sampling from a causal language model in plain PyTorch: ragged prompts in, ragged completions out.
+
+One forward a token on left-padded rows and transformers' own key-value cache. Rows that have finished leave the cache
+and waiting prompts take their place, so the batch stays full of rows that still think. Every row draws from a random
+stream of its own: what a row samples does not depend on which rows share its batch, or on how many do.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+from concise_rl.errors import UserError
+
+COMPACT_SHARE = 0.1
+"""Finished rows leave the cache once they are this share of its rows: a copy of the cache against idle rows."""
+
+REFILL_SHARE = 0.75
+"""Waiting prompts are prefilled once no more than this share of the batch is still sampling."""
+
+
+@torch.no_grad()
+def sample_tokens(
+    model: Any,
+    prompt_ids: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    eos_token_ids: set[int],
+    pad_token_id: int,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    generator: torch.Generator | None = None,
+    batch_rows: int | None = None,
+    on_finished: Callable[[int], None] | None = None,
+) -> list[list[int]]:
+    """Sample one completion for each prompt; each ends with an EOS token or has `max_new_tokens` tokens.
+
+    The next token is drawn from softmax(logits / temperature), cut to the `top_k` likeliest tokens and then to the
+    fewest of those that hold `top_p` of the probability. No other setting of the model's generation config applies: no
+    repetition penalty, no banned tokens. The model samples in evaluation mode and gets its modes back afterwards.
+
+    Args:
+        model: a transformers causal LM, not wrapped. One whose cache is not a plain `DynamicCache` (sliding windows,
+            linear attention, no `position_ids`: see `supports_plain_cache`) samples through its own `generate`.
+        prompt_ids: N prompts of one token or more, without padding.
+        temperature: 0 is greedy.
+        top_p: in (0, 1]; 1 keeps all.
+        top_k: 0 keeps all.
+        generator: source of one seed a row, on the CPU; the global one when None. The same seed, model, prompts and
+            machine give the same tokens.
+        batch_rows: most rows that sample at once; all of them when None.
+        on_finished: called with the number of rows that have finished so far, once a token step that finished any.
+
+    Raises:
+        UserError: a setting outside its range, an empty prompt, or a prompt with no room for `max_new_tokens`.
+    """
+    _check_settings(model, prompt_ids, max_new_tokens, temperature, top_p, top_k, batch_rows)
+    if not prompt_ids:
+        return []
+    seeds = torch.randint(2**62, (len(prompt_ids),), generator=generator).tolist()
+    batch_rows = min(batch_rows or len(prompt_ids), len(prompt_ids))
+    settings = _Settings(max_new_tokens, temperature, top_p, top_k, frozenset(eos_token_ids), pad_token_id)
+    with evaluating(model):
+        sample = _sample_with_cache if supports_plain_cache(model) else _sample_with_generate
+        return sample(model, prompt_ids, seeds, settings, batch_rows, on_finished or (lambda finished: None))
+
+
+def supports_plain_cache(model: Any) -> bool:
+    """Whether rows may be taken from and added to the model's key-value cache.
+
+    So it is for a decoder that takes `position_ids` (rows of unequal age then know their places) and whose
+    `DynamicCache` has full-attention layers only: these hold one column a token, so that padding on the left is hidden
+    by the attention mask. Sliding windows drop columns and linear attention has none.
+    """
+    if getattr(model.config, "is_encoder_decoder", False) or not model._supports_default_dynamic_cache():
+        return False
+    if not {"position_ids", "past_key_values", "attention_mask"} <= set(inspect.signature(model.forward).parameters):
+        return False
+    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, and afterwards each module's own mode again (parts of it may have been frozen)."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@dataclass(frozen=True)
+class _Settings:
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    eos_token_ids: frozenset[int]
+    pad_token_id: int
+
+
+def _check_settings(
+    model: Any,
+    prompt_ids: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    top_k: int,
+    batch_rows: int | None,
+) -> None:
+    if max_new_tokens < 1:
+        raise UserError(f"max_new_tokens={max_new_tokens}: a completion needs room for one token or more")
+    if not 0 <= temperature < float("inf"):
+        raise UserError(f"temperature={temperature}: give 0 (greedy) or a positive number")
+    if not 0 < top_p <= 1:
+        raise UserError(f"top_p={top_p}: give a share of the probability in (0, 1]; 1 keeps every token")
+    if top_k < 0:
+        raise UserError(f"top_k={top_k}: give a number of tokens; 0 keeps every token")
+    if batch_rows is not None and batch_rows < 1:
+        raise UserError(f"batch_rows={batch_rows}: at least one row samples at a time")
+    for row, ids in enumerate(prompt_ids):
+        if not ids:
+            raise UserError(f"prompt_ids[{row}] is empty: a causal model needs one token or more to go on from")
+    room = getattr(model.config, "max_position_embeddings", None)
+    longest = max(map(len, prompt_ids), default=0)
+    if room is not None and longest + max_new_tokens > room:
+        raise UserError(
+            f"max_new_tokens={max_new_tokens}: with a prompt of {longest} tokens that is more than the model's "
+            f"max_position_embeddings={room}; give at most {room - longest}, or shorten the prompts"
+        )
+
+
+# --- rows that sample together ----------------------------------------------------------------------------------------
+
+
+class _GrowingLayer(DynamicLayer):
+    """A `DynamicLayer` that keeps spare columns: a token is written in place, where its base copies the whole cache.
+
+    `keys` and `values`, (R, heads, L, head size), are views of the columns in use.
+    """
+
+    keys: Tensor
+    values: Tensor
+    key_room: Tensor
+    value_room: Tensor
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.hold(key_states, value_states)
+            return self.keys, self.values
+        used, new = self.keys.shape[2], key_states.shape[2]
+        if used + new > self.key_room.shape[2]:
+            self.hold(self.keys, self.values)
+        self.key_room[:, :, used : used + new] = key_states
+        self.value_room[:, :, used : used + new] = value_states
+        self.keys, self.values = self.key_room[:, :, : used + new], self.value_room[:, :, : used + new]
+        return self.keys, self.values
+
+    def hold(self, keys: Tensor, values: Tensor) -> None:
+        """Move these columns into memory with room for more."""
+        used = keys.shape[2]
+        spare = max(32, used // 4)
+        self.key_room, self.value_room = (
+            torch.empty((*t.shape[:2], used + spare, t.shape[3]), dtype=t.dtype, device=t.device)
+            for t in (keys, values)
+        )
+        self.key_room[:, :, :used], self.value_room[:, :, :used] = keys, values
+        self.keys, self.values = self.key_room[:, :, :used], self.value_room[:, :, :used]
+
+
+@dataclass
+class _Live:
+    """R rows that sample together: L columns of cache, right-aligned, so the newest token of every row is the last."""
+
+    rows: list[int]
+    cache: Any
+    mask_RL: Tensor  # 1 where the cache holds a token of the row
+    logits_RV: Tensor  # of the next token
+    next_position_R: Tensor
+    last_position_R: Tensor
+    uniforms_RM: Tensor  # each row's random stream, M = max_new_tokens
+    drawn_R: Tensor  # how many of them are used
+
+    def select(self, rows: list[int]) -> _Live:
+        """Keep these of the R rows, and only the columns that one of them uses."""
+        self.rows = [self.rows[i] for i in rows]
+        kept = torch.tensor(rows, device=self.mask_RL.device)
+        mask_RL = self.mask_RL[kept]
+        unused = int(mask_RL.argmax(dim=1).amin())
+        self.mask_RL = mask_RL[:, unused:]
+        for layer in self.cache.layers:
+            layer.hold(layer.keys[kept, :, unused:], layer.values[kept, :, unused:])
+        for name in ("logits_RV", "next_position_R", "last_position_R", "uniforms_RM", "drawn_R"):
+            setattr(self, name, getattr(self, name)[kept])
+        return self
+
+    def join(self, other: _Live) -> _Live:
+        """Add the rows of `other`; the one with the shorter cache is padded on the left, behind the mask."""
+        columns = max(self.mask_RL.shape[1], other.mask_RL.shape[1])
+        self.rows = self.rows + other.rows
+        self.mask_RL = torch.cat([_pad_columns(self.mask_RL, columns, 1), _pad_columns(other.mask_RL, columns, 1)])
+        for mine, theirs in zip(self.cache.layers, other.cache.layers, strict=True):
+            keys = torch.cat([_pad_columns(mine.keys, columns, 2), _pad_columns(theirs.keys, columns, 2)])
+            values = torch.cat([_pad_columns(mine.values, columns, 2), _pad_columns(theirs.values, columns, 2)])
+            mine.hold(keys, values)
+        for name in ("logits_RV", "next_position_R", "last_position_R", "uniforms_RM", "drawn_R"):
+            setattr(self, name, torch.cat([getattr(self, name), getattr(other, name)]))
+        return self
+
+    def draw(self, settings: _Settings) -> Tensor:
+        """The next token of each row, (R,)."""
+        uniform_R = self.uniforms_RM.gather(1, self.drawn_R[:, None]).squeeze(1)
+        self.drawn_R = (self.drawn_R + 1).clamp(max=settings.max_new_tokens - 1)
+        return pick_tokens(self.logits_RV, uniform_R, settings.temperature, settings.top_p, settings.top_k)
+
+    def advance(self, model: Any, tokens_R: Tensor) -> None:
+        """Feed the tokens drawn: one column more of cache, new logits."""
+        self.mask_RL = torch.cat([self.mask_RL, self.mask_RL.new_ones(len(self.rows), 1)], dim=1)
+        output = model(
+            input_ids=tokens_R[:, None],
+            attention_mask=self.mask_RL,
+            position_ids=self.next_position_R[:, None],
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        self.logits_RV = output.logits[:, -1]
+        # A finished row stays until the next select: its place must not run past the model's last one.
+        self.next_position_R = torch.minimum(self.next_position_R + 1, self.last_position_R)
+
+
+def _pad_columns(rows: Tensor, columns: int, dim: int) -> Tensor:
+    missing = columns - rows.shape[dim]
+    if missing == 0:
+        return rows
+    shape = list(rows.shape)
+    shape[dim] = missing
+    return torch.cat([rows.new_zeros(shape), rows], dim=dim)
+
+
+def _prefill(
+    model: Any, rows: list[int], prompt_ids: Sequence[Sequence[int]], seeds: Sequence[int], settings: _Settings
+) -> _Live:
+    ids_RL, mask_RL = left_pad([prompt_ids[row] for row in rows], settings.pad_token_id, model.device)
+    cache = Cache(layers=[_GrowingLayer() for _ in DynamicCache(config=model.config).layers])
+    keep = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+    output = model(
+        input_ids=ids_RL,
+        attention_mask=mask_RL,
+        position_ids=(mask_RL.cumsum(dim=1) - 1).clamp(min=0),
+        past_key_values=cache,
+        use_cache=True,
+        **keep,
+    )
+    length_R = mask_RL.sum(dim=1)
+    streams = [torch.Generator().manual_seed(seeds[row]) for row in rows]
+    uniforms = [torch.rand(settings.max_new_tokens, generator=stream, dtype=torch.float64) for stream in streams]
+    return _Live(
+        rows=rows,
+        cache=cache,
+        mask_RL=mask_RL,
+        logits_RV=output.logits[:, -1],
+        next_position_R=length_R,
+        last_position_R=length_R + settings.max_new_tokens - 1,
+        uniforms_RM=torch.stack(uniforms).to(model.device),
+        drawn_R=torch.zeros_like(length_R),
+    )
+
+
+def left_pad(rows: Sequence[Sequence[int]], pad_token_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ragged token ids to (ids (R, L), mask (R, L)), both int64, the padding on the left and 0 in the mask."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([[pad_token_id] * (longest - len(row)) + list(row) for row in rows])
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+    return ids.to(device), mask.to(device)
+
+
+def pick_tokens(logits_RV: Tensor, uniform_R: Tensor, temperature: float, top_p: float, top_k: int) -> Tensor:
+    """One token a row by inverting the distribution function at `uniform_R` in [0, 1); greedy at temperature 0."""
+    if temperature == 0:
+        return logits_RV.argmax(dim=-1)
+    probs_RV = torch.softmax(logits_RV.float() / temperature, dim=-1)
+    order_RV = None
+    if top_k > 0 or top_p < 1:
+        probs_RV, order_RV = probs_RV.sort(dim=-1, descending=True, stable=True)
+        if top_k > 0:
+            probs_RV, order_RV = probs_RV[:, :top_k], order_RV[:, :top_k]
+        before_RV = probs_RV.cumsum(dim=-1) - probs_RV
+        probs_RV = probs_RV.masked_fill(before_RV >= top_p * probs_RV.sum(dim=-1, keepdim=True), 0.0)
+    cumulative_RV = probs_RV.double().cumsum(dim=-1)
+    total_R1 = cumulative_RV[:, -1:]
+    # The product may round up to the total, which lies behind the last token that has any probability.
+    target_R1 = torch.minimum(uniform_R[:, None] * total_R1, torch.nextafter(total_R1, torch.zeros_like(total_R1)))
+    index_R1 = torch.searchsorted(cumulative_RV, target_R1, right=True)
+    return (index_R1 if order_RV is None else order_RV.gather(1, index_R1)).squeeze(1)
+
+
+def _sample_with_cache(
+    model: Any,
+    prompt_ids: Sequence[Sequence[int]],
+    seeds: Sequence[int],
+    settings: _Settings,
+    batch_rows: int,
+    on_finished: Callable[[int], None],
+) -> list[list[int]]:
+    completions: list[list[int]] = [[] for _ in prompt_ids]
+    waiting = deque(sorted(range(len(prompt_ids)), key=lambda row: -len(prompt_ids[row])))
+    done: set[int] = set()
+    live: _Live | None = None
+    while len(done) < len(prompt_ids):
+        kept = [] if live is None else [i for i, row in enumerate(live.rows) if row not in done]
+        if waiting and len(kept) <= REFILL_SHARE * batch_rows:
+            fresh = [waiting.popleft() for _ in range(min(len(waiting), batch_rows - len(kept)))]
+            joining = _prefill(model, fresh, prompt_ids, seeds, settings)
+            live = live.select(kept).join(joining) if live is not None and kept else joining
+        assert live is not None
+        tokens_R = live.draw(settings)
+        finished = len(done)
+        for row, token in zip(live.rows, tokens_R.tolist(), strict=True):
+            if row not in done:
+                completions[row].append(token)
+                if token in settings.eos_token_ids or len(completions[row]) == settings.max_new_tokens:
+                    done.add(row)
+        if len(done) > finished:
+            on_finished(len(done))
+        kept = [i for i, row in enumerate(live.rows) if row not in done]
+        if kept and len(kept) <= (1 - COMPACT_SHARE) * len(live.rows):
+            live.select(kept)
+            tokens_R = tokens_R[torch.tensor(kept, device=tokens_R.device)]
+        if kept:
+            live.advance(model, tokens_R)
+    return completions
+
+
+def _sample_with_generate(
+    model: Any,
+    prompt_ids: Sequence[Sequence[int]],
+    seeds: Sequence[int],
+    settings: _Settings,
+    batch_rows: int,
+    on_finished: Callable[[int], None],
+) -> list[list[int]]:
+    from transformers import GenerationConfig
+
+    choice: dict[str, Any] = {"do_sample": False}
+    if settings.temperature > 0:
+        choice = {
+            "do_sample": True,
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            "top_k": settings.top_k,
+        }
+    config = GenerationConfig(
+        max_new_tokens=settings.max_new_tokens,
+        eos_token_id=sorted(settings.eos_token_ids) or None,
+        pad_token_id=settings.pad_token_id,
+        repetition_penalty=1.0,
+        **choice,
+    )
+    completions: list[list[int]] = [[] for _ in prompt_ids]
+    order = sorted(range(len(prompt_ids)), key=lambda row: -len(prompt_ids[row]))
+    for start in range(0, len(order), batch_rows):
+        rows = order[start : start + batch_rows]
+        ids_RL, mask_RL = left_pad([prompt_ids[row] for row in rows], settings.pad_token_id, model.device)
+        # `generate` draws from the global generators alone.
+        with torch.random.fork_rng():
+            torch.manual_seed(seeds[rows[0]])
+            output = model.generate(input_ids=ids_RL, attention_mask=mask_RL, generation_config=config)
+        for row, tokens in zip(rows, output[:, ids_RL.shape[1] :].tolist(), strict=True):
+            end = next((i + 1 for i, token in enumerate(tokens) if token in settings.eos_token_ids), len(tokens))
+            completions[row] = tokens[:end]
+        on_finished(start + len(rows))
+    return completions
