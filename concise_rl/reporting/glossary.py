@@ -37,6 +37,8 @@ class Metric:
             return f"{100 * value:.1f} %"
         if self.unit in ("tokens", "s"):
             return f"{value:.1f}"
+        if self.unit == "ratio":
+            return f"{value:.2f}"
         if self.unit == "count":
             return f"{value:.0f}"
         return f"{value:.3g}" if 0 < abs(value) < 0.01 else f"{value:.3f}"
@@ -122,7 +124,7 @@ _TABLE = (
     Metric(
         "oracle_ratio",
         "tokens / oracle",
-        "",
+        "ratio",
         "mean tokens / mean tokens of the shortest known correct completion of the same problems; 1 is the optimum",
         _EVAL,
         "lower",

@@ -63,26 +63,33 @@ class Progress:
         self._live: Live | None = None
 
     def __enter__(self) -> Progress:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Begin to show, and to count the time."""
         self._started = self._last_step = self._last_line = time.monotonic()
         if self.enabled and self._console.is_terminal:
             self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=2)
             self._live.start()
         elif self.enabled:
             self._print(f"{self.title}: {self.total_steps} steps")
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
+        """Leave the display as it stands; a second call does nothing."""
         if self._live is not None:
             self._live.stop()
             self._live = None
 
-    def __call__(self, record: StepRecord) -> None:
-        """Show a step of the trainer: `on_step` as a sink."""
-        self.on_step(record.batch.step + 1, record.metrics)
+    def on_rollouts(self, record: StepRecord) -> None:
+        """Nothing: a step is shown once its update is done."""
 
-    def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
+    def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Show the step just finished, counted from 1."""
         now = time.monotonic()
         self._durations.append((now - self._last_step) / max(1, step - self._step if self._step else 1))

@@ -54,8 +54,9 @@ class StoredStep:
 class RunLog:
     """Writes a run folder; made on the main process alone.
 
-    A step's line is numbered `batch.step + 1`, the optimizer steps taken once it is trained on, so a checkpoint saved
-    after step s goes with the lines 1..s. Lines are appended whole: one that does not fit on the disk is taken back.
+    A line is numbered by the optimizer steps taken once it is trained on, `batch.step + 1` for rollouts, so a
+    checkpoint saved after step s goes with the lines up to s. Lines are appended whole: one that does not fit on the
+    disk is taken back.
 
     Args:
         folder: made if absent.
@@ -79,13 +80,15 @@ class RunLog:
                 f"output folder {str(self.folder)!r} cannot be written ({error.strerror}): choose another one"
             ) from error
 
-    def on_step(self, record: StepRecord) -> None:
-        """Append one step to both files."""
-        step = record.batch.step + 1
-        metrics = {name: _plain(float(value)) for name, value in record.metrics.items()}
-        _append(self.folder / METRICS_FILE, {"step": step, "time": time.time()} | metrics)
+    def on_rollouts(self, record: StepRecord) -> None:
+        """Append a generation to rollouts.jsonl."""
         if self.every and record.batch.step % self.every == 0:
             _append(self.folder / ROLLOUTS_FILE, step_to_json(record))
+
+    def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append an optimizer step, counted from 1, to metrics.jsonl."""
+        values = {name: plain(float(value)) for name, value in metrics.items()}
+        _append(self.folder / METRICS_FILE, {"step": step, "time": time.time()} | values)
 
     def truncate_after(self, step: int) -> None:
         """Forget all lines of steps after `step`, and a torn last line; 0 empties both files.
@@ -113,11 +116,11 @@ class RunLog:
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Replace config.json."""
-        write_json(self.folder / CONFIG_FILE, config)
+        replace_text(self.folder / CONFIG_FILE, to_json(config))
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Replace summary.json."""
-        write_json(self.folder / SUMMARY_FILE, summary)
+        replace_text(self.folder / SUMMARY_FILE, to_json(summary))
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, float]]:
@@ -139,9 +142,10 @@ def read_rollouts(folder: str | Path) -> Iterator[StoredStep]:
     path = Path(folder) / ROLLOUTS_FILE
     for number, line in _lines(path):
         try:
-            yield step_from_json(line)
+            step = step_from_json(line)
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(path, number, f"{type(error).__name__}: {error}") from error
+        yield step
 
 
 def read_summary(folder: str | Path) -> dict[str, Any]:
@@ -167,8 +171,8 @@ def step_to_json(record: StepRecord | StoredStep) -> dict[str, Any]:
     return {
         "step": record.batch.step + 1,
         "batch": batch_to_json(record.batch),
-        "reward": _plain(record.reward.double()),
-        "credit": _plain(record.credit.double()) if record.credit.ndim == 1 else _ragged(record.credit, record.batch),
+        "reward": plain(record.reward.double()),
+        "credit": plain(record.credit.double()) if record.credit.ndim == 1 else _ragged(record.credit, record.batch),
         "prompts": list(record.prompts),
         "completions": list(record.completions),
     }
@@ -200,7 +204,7 @@ def batch_to_json(batch: RolloutBatch) -> dict[str, Any]:
         name: _ragged(getattr(batch, name), batch) for name in _TOKEN_FIELDS if getattr(batch, name) is not None
     }
     content["parts"] = {name: part.tolist() for name, part in batch.parts.items()}
-    content["columns"] = {name: [_plain(value) for value in values] for name, values in batch.columns.items()}
+    content["columns"] = {name: [plain(value) for value in values] for name, values in batch.columns.items()}
     return content
 
 
@@ -230,7 +234,7 @@ def _ragged(values: Tensor, batch: RolloutBatch) -> dict[str, Any]:
         numbers = row[: max(length, int(used[-1]) + 1 if len(used) else 0)].tolist()
         rows.append([float(f"{x:.9g}") for x in numbers] if single else numbers)
     dtype = str(values.dtype).removeprefix("torch.")
-    return {"dtype": dtype, "width": values.shape[1], "rows": rows if finite else _plain(rows)}
+    return {"dtype": dtype, "width": values.shape[1], "rows": rows if finite else plain(rows)}
 
 
 def _padded(content: Mapping[str, Any]) -> Tensor:
@@ -240,17 +244,17 @@ def _padded(content: Mapping[str, Any]) -> Tensor:
     return values
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON values only: arrays as lists, paths and other objects as text, a float that is not finite as None."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
+        return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
-    return _plain(value.tolist()) if hasattr(value, "tolist") else str(value)
+        return [plain(item) for item in value]
+    return plain(value.tolist()) if hasattr(value, "tolist") else str(value)
 
 
 def _append(path: Path, content: Mapping[str, Any]) -> None:
@@ -272,17 +276,16 @@ def _append(path: Path, content: Mapping[str, Any]) -> None:
         ) from error
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace a JSON file whole, or leave it as it was.
+def replace_text(path: Path, text: str) -> None:
+    """Replace a text file whole, or leave it as it was.
 
     Raises:
         UserError: it cannot be written.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with aside.open("w") as file:
-            json.dump(_plain(content), file, indent=2, allow_nan=False)
-            file.write("\n")
+        with aside.open("w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
@@ -291,6 +294,11 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         raise UserError(
             f"cannot write {path} ({error.strerror}): free some space or choose another output folder"
         ) from error
+
+
+def to_json(content: Mapping[str, Any]) -> str:
+    """Readable JSON of anything that `plain` takes."""
+    return json.dumps(plain(content), indent=2, allow_nan=False) + "\n"
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,0 +1,170 @@
+"""report.html: one file that holds a run's result and needs nothing else, neither network nor server."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from concise_rl.reporting.page import SCRIPT, STYLE
+from concise_rl.reporting.plots import Figure, Metrics, metric_figures, training_figures
+from concise_rl.reporting.run_log import plain, replace_text
+from concise_rl.reporting.summary import CompletionPair, Summary, headline, pick_pairs, printable, summary_rows
+
+# A page that may load nothing but itself: a slip in escaping could not fetch or send either.
+_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+
+
+def write_report(
+    path: str | Path,
+    *,
+    title: str,
+    columns: Mapping[str, Summary],
+    difference: Summary | None = None,
+    metrics: Metrics = (),
+    pairs: Sequence[CompletionPair] = (),
+    config: Mapping[str, Any] | None = None,
+    facts: Mapping[str, str] | None = None,
+    picture: str | Path | None = None,
+) -> None:
+    """Write the report of a run, whole or not at all.
+
+    Args:
+        path: of the HTML file.
+        title: name of the run.
+        columns: heading to summary, `{"before": ..., "after": ...}`; see `concise_rl.reporting.summary`.
+        difference: of after to before; without it there is no headline.
+        metrics: lines of metrics.jsonl.
+        pairs: the problems answered before and after, in the order of the test split; three are shown.
+        config: the resolved configuration.
+        facts: short remarks under the title, such as machine, commit, time.
+        picture: a PNG shown where the interactive figures cannot be drawn.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    before, after = columns.get("before"), columns.get("after")
+    training = training_figures(metrics, before=before, after=after) if metrics else []
+    every_metric = metric_figures(metrics)
+    page = _page(
+        title,
+        [
+            _head(title, difference, facts or {}),
+            _table(columns, difference),
+            _figures("Training", "wide", training, picture),
+            _completions(pairs),
+            _figures("Every metric, step by step", "small", every_metric),
+            _config(config),
+        ],
+        training + every_metric,
+    )
+    replace_text(Path(path), page)
+
+
+def _page(title: str, sections: Sequence[str], figures: Sequence[Figure]) -> str:
+    library = _plotly() if figures else ""
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{_text(title)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<main>
+{"".join(sections)}
+</main>
+<script type="application/json" id="figures">{_script_json(figures)}</script>
+<script type="text/plain" id="plotly">{library}</script>
+<script>{SCRIPT}</script>
+</body>
+</html>
+"""
+
+
+def _text(text: object) -> str:
+    """Anything as text of the page: neither tag, attribute nor invisible control character gets through."""
+    return escape(printable(str(text)), quote=True)
+
+
+def _script_json(content: object) -> str:
+    """JSON that may stand in a script element: no `<`, so nothing in it can end the element."""
+    return json.dumps(plain(content), allow_nan=False).replace("<", "\\u003c").replace("&", "\\u0026")
+
+
+def _plotly() -> str:
+    """plotly.js, gzipped: 2 MB of text instead of 5; browsers unpack it with their own DecompressionStream."""
+    from plotly.offline import get_plotlyjs
+
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode("ascii")
+
+
+def _head(title: str, difference: Summary | None, facts: Mapping[str, str]) -> str:
+    line = f'<p class="headline">{_text(headline(difference))}</p>' if difference else ""
+    remarks = "".join(f"<li>{_text(name)}: {_text(value)}</li>" for name, value in facts.items())
+    return f'<header><h1>{_text(title)}</h1>{line}<ul class="facts">{remarks}</ul></header>\n'
+
+
+def _table(columns: Mapping[str, Summary], difference: Summary | None) -> str:
+    if not columns:
+        return ""
+    header, *body = summary_rows(columns, difference)
+    head = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in header)
+    rows = "".join(f'<tr><th scope="row">{_text(name)}</th>{"".join(map(_cell, cells))}</tr>' for name, *cells in body)
+    return f"""<section><h2>Test split</h2>
+<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>
+<p class="note">[…] is the 95 % confidence interval; the change is paired by problem.</p></section>
+"""
+
+
+def _cell(text: str) -> str:
+    """A value and its interval, which may stand below it where the page is narrow."""
+    value, bracket, interval = text.partition(" [")
+    below = f' <span class="interval">[{_text(interval)}</span>' if bracket else ""
+    return f"<td><span>{_text(value)}</span>{below}</td>"
+
+
+def _figures(heading: str, kind: str, figures: Sequence[Figure], picture: str | Path | None = None) -> str:
+    if not figures:
+        return ""
+    cells = "".join(
+        f'<figure><figcaption title="{_text(figure.get("note", ""))}">{_text(figure["title"])}</figcaption>'
+        '<div class="plot"></div></figure>'
+        for figure in figures
+    )
+    instead = ""
+    if picture and Path(picture).exists():
+        data = base64.b64encode(Path(picture).read_bytes()).decode("ascii")
+        instead = f'<img class="instead" alt="Accuracy and tokens over training" src="data:image/png;base64,{data}">'
+    return f'<section><h2>{_text(heading)}</h2>{instead}<div class="figures {kind}">{cells}</div></section>\n'
+
+
+def _completions(pairs: Sequence[CompletionPair]) -> str:
+    blocks = []
+    for reason, pair in pick_pairs(pairs):
+        answers = "".join(
+            f'<div class="answer {"right" if answer.correct else "wrong"}">'
+            f"<h4>{name} <span>{answer.caption}</span></h4><pre>{_text(answer.text)}</pre></div>"
+            for name, answer in (("Before", pair.before), ("After", pair.after))
+        )
+        blocks.append(
+            f"<article><h3>{_text(reason.capitalize())}</h3>"
+            f'<pre class="prompt">{_text(pair.prompt)}</pre>'
+            f'<p class="note">Reference answer: {_text(pair.reference)}</p><div class="pair">{answers}</div></article>'
+        )
+    return f"<section><h2>Three problems, before and after</h2>{''.join(blocks)}</section>\n" if blocks else ""
+
+
+def _config(config: Mapping[str, Any] | None) -> str:
+    if not config:
+        return ""
+    text = json.dumps(plain(config), indent=2, ensure_ascii=False)
+    summary = "<summary>Resolved configuration</summary>"
+    return f"<section><details>{summary}<pre>{_text(text)}</pre></details></section>\n"

@@ -1,0 +1,228 @@
+"""Training as pictures: a PNG by matplotlib, and the same as plotly figures for the report.
+
+Colours are those of Okabe and Ito, told apart by colour-blind readers; steps run through cividis.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from concise_rl.reporting.glossary import METRICS, describe
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8A8A8A"
+
+Metrics = Sequence[Mapping[str, float]]
+Figure = dict[str, Any]
+
+
+def smooth(values: Sequence[float], width: int) -> list[float]:
+    """Centred moving mean over up to `width` steps, fewer at the ends; nan is left out, and stays where it is alone."""
+    half = width // 2
+    means = []
+    for k in range(len(values)):
+        window = [v for v in values[max(0, k - half) : k + half + 1] if math.isfinite(v)]
+        means.append(sum(window) / len(window) if window else math.nan)
+    return means
+
+
+def smoothing_width(steps: int) -> int:
+    """Steps in the moving mean: about a tenth of the run, odd."""
+    return max(1, steps // 10) | 1
+
+
+def plot_training(
+    metrics: Metrics,
+    path: str | Path,
+    *,
+    title: str = "",
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a PNG: accuracy against mean tokens over training, and both against the step.
+
+    Args:
+        metrics: lines of metrics.jsonl with `step`, `accuracy` (fraction) and `mean_tokens`; may be empty.
+        path: of the PNG.
+        before, after: summaries with `accuracy`, `mean_tokens` and their 95 % intervals, drawn as points with bars.
+    """
+    # Figures made without pyplot need no display and are freed with their last reference.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as MplFigure
+
+    figure = MplFigure(figsize=(12, 4.8), layout="constrained", dpi=150)
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(2, 2, width_ratios=(1.15, 1))
+    _draw_path(figure.add_subplot(grid[:, 0]), metrics, before, after)
+    top = figure.add_subplot(grid[0, 1])
+    _draw_curve(top, metrics, "mean_tokens", BLUE, before, after)
+    bottom = figure.add_subplot(grid[1, 1], sharex=top)
+    _draw_curve(bottom, metrics, "accuracy", ORANGE, before, after)
+    bottom.set_xlabel("optimizer step")
+    top.tick_params(labelbottom=False)
+    if title:
+        figure.suptitle(title, fontweight="bold")
+    figure.savefig(path, format="png")
+
+
+def _draw_path(axes: Axes, metrics: Metrics, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> None:
+    width = smoothing_width(len(metrics))
+    tokens, accuracy = (_series(metrics, key) for key in ("mean_tokens", "accuracy"))
+    if metrics:
+        axes.scatter(tokens, accuracy, s=7, color=GREY, alpha=0.35, label="training, each step")
+        path = axes.scatter(
+            *(smooth(tokens, width), smooth(accuracy, width)),
+            c=_series(metrics, "step"), cmap="cividis", s=16, zorder=2, label=f"training, mean of {width} steps",
+        )  # fmt: skip
+        axes.plot(smooth(tokens, width), smooth(accuracy, width), color=GREY, linewidth=0.8, zorder=1)
+        assert axes.figure is not None
+        axes.figure.colorbar(path, ax=axes, label="optimizer step", pad=0.02, aspect=40)
+    for name, summary, colour, marker in (("before", before, BLUE, "s"), ("after", after, ORANGE, "D")):
+        if summary:
+            x, y, x_bars, y_bars = _point(summary)
+            axes.errorbar(
+                *(x, y, [[bar] for bar in y_bars], [[bar] for bar in x_bars]),
+                fmt=marker, color=colour, markersize=9, capsize=4, markeredgecolor="white", zorder=3,
+                label=f"{name}, test split, 95 % interval",
+            )  # fmt: skip
+    axes.set(xlabel="mean tokens a completion", ylabel="accuracy (%)", title="Accuracy against length")
+    axes.grid(alpha=0.25)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8, loc="best")
+
+
+def _draw_curve(
+    axes: Axes,
+    metrics: Metrics,
+    key: str,
+    colour: str,
+    before: Mapping[str, Any] | None,
+    after: Mapping[str, Any] | None,
+) -> None:
+    steps, values = _series(metrics, "step"), _series(metrics, key)
+    width = smoothing_width(len(metrics))
+    axes.plot(steps, values, color=colour, alpha=0.3, linewidth=0.9)
+    axes.plot(steps, smooth(values, width), color=colour, linewidth=2, label=f"training, mean of {width} steps")
+    for name, summary, line in (("before", before, "--"), ("after", after, ":")):
+        if summary and summary.get(key) is not None:
+            axes.axhline(
+                _scale(key) * summary[key], color=GREY, linestyle=line, linewidth=1.2, label=f"{name}, test split"
+            )
+    axes.set_ylabel("mean tokens" if key == "mean_tokens" else "accuracy (%)")
+    axes.grid(alpha=0.25)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=7, loc="best")
+
+
+def training_figures(
+    metrics: Metrics, *, before: Mapping[str, Any] | None = None, after: Mapping[str, Any] | None = None
+) -> list[Figure]:
+    """The picture of `plot_training` as plotly figures `{"title", "data", "layout"}`; the page sets colours of text."""
+    return [
+        _path_figure(metrics, before, after),
+        _curve_figure(metrics, "mean_tokens", BLUE, before, after),
+        _curve_figure(metrics, "accuracy", ORANGE, before, after),
+    ]
+
+
+def metric_figures(metrics: Metrics) -> list[Figure]:
+    """One small plotly figure for each other metric that the run logged, known ones first."""
+    logged = dict.fromkeys(key for line in metrics for key in line)
+    hidden = {"step", "time", "accuracy", "mean_tokens"}
+    keys = [key for key in METRICS if key in logged] + sorted(logged.keys() - METRICS.keys())
+    figures = [_curve_figure(metrics, key, BLUE, None, None) for key in keys if key not in hidden]
+    for figure in figures:
+        figure["layout"]["showlegend"] = False
+    return figures
+
+
+def _path_figure(metrics: Metrics, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> Figure:
+    width = smoothing_width(len(metrics))
+    steps, tokens, accuracy = (_series(metrics, key) for key in ("step", "mean_tokens", "accuracy"))
+    colour_bar = {"title": {"text": "step", "side": "right"}, "thickness": 10, "outlinewidth": 0}
+    hover = "step %{customdata}<br>%{x:.1f} tokens<br>%{y:.1f} %<extra></extra>"
+    data: list[dict[str, Any]] = []
+    if metrics:
+        data = [
+            _trace(tokens, accuracy, "each step", mode="markers", marker={"color": GREY, "size": 4, "opacity": 0.4},
+                   customdata=steps, hovertemplate=hover),
+            _trace(smooth(tokens, width), smooth(accuracy, width), f"mean of {width} steps", mode="lines+markers",
+                   line={"color": GREY, "width": 1}, customdata=steps, hovertemplate=hover,
+                   marker={"color": steps, "colorscale": "Cividis", "size": 6, "colorbar": colour_bar,
+                           "line": {"color": GREY, "width": 0.7}}),
+        ]  # fmt: skip
+    for name, summary, colour, symbol in (("before", before, BLUE, "square"), ("after", after, ORANGE, "diamond")):
+        if summary:
+            x, y, x_bars, y_bars = _point(summary)
+            bars = {
+                f"error_{axis}": {
+                    "type": "data",
+                    "symmetric": False,
+                    "arrayminus": [low],
+                    "array": [high],
+                    "color": colour,
+                }
+                for axis, (low, high) in (("x", x_bars), ("y", y_bars))
+            }
+            data.append(
+                _trace([x], [y], f"{name}, test split", mode="markers", hovertemplate="%{x:.1f} tokens<br>%{y:.1f} %",
+                       marker={"color": colour, "symbol": symbol, "size": 12}, **bars)
+            )  # fmt: skip
+    layout = {"xaxis": {"title": {"text": "mean tokens a completion"}}, "yaxis": {"title": {"text": "accuracy (%)"}}}
+    return {"title": "Accuracy against length over training", "data": data, "layout": layout}
+
+
+def _curve_figure(
+    metrics: Metrics, key: str, colour: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None
+) -> Figure:
+    metric = describe(key)
+    width = smoothing_width(len(metrics))
+    steps, values = _series(metrics, "step"), _series(metrics, key)
+    hover = "step %{x}<br>%{y:.4~g}<extra></extra>"
+    data = [
+        _trace(steps, values, "each step", mode="lines", line={"color": colour, "width": 1}, opacity=0.35,
+               hovertemplate=hover),
+        _trace(steps, smooth(values, width), f"mean of {width} steps", mode="lines", hovertemplate=hover,
+               line={"color": colour, "width": 2.5}),
+    ]  # fmt: skip
+    for name, summary, dash in (("before", before, "dash"), ("after", after, "dot")):
+        if summary and summary.get(key) is not None and steps:
+            level = _scale(key) * summary[key]
+            data.append(
+                _trace([steps[0], steps[-1]], [level, level], f"{name}, test split", mode="lines",
+                       line={"color": GREY, "dash": dash, "width": 1.5}, hovertemplate="%{y:.4~g}")
+            )  # fmt: skip
+    unit = f" ({metric.unit})" if metric.unit and metric.unit not in metric.label else ""
+    layout: dict[str, Any] = {
+        "xaxis": {"title": {"text": "optimizer step"}},
+        "yaxis": {"title": {"text": metric.label + unit}},
+    }
+    if metric.unit in ("%", "s"):
+        layout["yaxis"]["rangemode"] = "nonnegative"
+    return {"title": metric.label + unit, "note": metric.definition, "data": data, "layout": layout}
+
+
+def _trace(x: Sequence[float], y: Sequence[float], name: str, **style: Any) -> dict[str, Any]:
+    return {"type": "scatter", "x": list(x), "y": list(y), "name": name, **style}
+
+
+def _scale(key: str) -> float:
+    return 100.0 if describe(key).unit == "%" else 1.0
+
+
+def _series(metrics: Metrics, key: str) -> list[float]:
+    """The metric step by step, percent where its unit is %, nan where a step lacks it."""
+    return [_scale(key) * line.get(key, math.nan) for line in metrics]
+
+
+def _point(summary: Mapping[str, Any]) -> tuple[float, float, list[float], list[float]]:
+    """Tokens, accuracy in percent, and how far their intervals reach down and up."""
+    x, y = summary["mean_tokens"], 100 * summary["accuracy"]
+    low_x, high_x = summary.get("mean_tokens_interval") or (x, x)
+    low_y, high_y = summary.get("accuracy_interval") or (y / 100, y / 100)
+    return x, y, [x - low_x, high_x - x], [max(0.0, y - 100 * low_y), max(0.0, 100 * high_y - y)]

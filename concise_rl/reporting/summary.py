@@ -1,0 +1,215 @@
+"""Before and after: the table with intervals, the headline sentence, and three completions side by side.
+
+A summary is a dict with `accuracy`, `accuracy_interval`, `mean_tokens`, `mean_tokens_interval`, `problems`, and where
+known `mean_tokens_correct`, `mean_tokens_wrong`, `truncated_frac`, `oracle_ratio`. A difference is a dict with
+`accuracy_points`, `tokens_percent` and their `..._interval`, paired by problem. Intervals are [low, high] at 95 %.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from concise_rl.reporting.glossary import describe
+
+Summary = Mapping[str, Any]
+
+ROWS = (
+    "accuracy",
+    "mean_tokens",
+    "oracle_ratio",
+    "mean_tokens_correct",
+    "mean_tokens_wrong",
+    "truncated_frac",
+    "unscorable_frac",
+    "problems",
+)
+"""What the table shows, in this order; a row that no summary has is left out."""
+
+TERMINAL_CHARACTERS = 600
+"""A completion in the terminal is cut to about this; the report shows it whole."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One completion: its text, sampled tokens including EOS, and whether it is right."""
+
+    text: str
+    tokens: int
+    correct: bool
+
+    @property
+    def caption(self) -> str:
+        return f"{self.tokens} tokens, {'right' if self.correct else 'wrong'}"
+
+
+@dataclass(frozen=True)
+class CompletionPair:
+    """The same problem answered before and after training."""
+
+    prompt: str
+    reference: str
+    before: Answer
+    after: Answer
+
+    @property
+    def saving(self) -> int:
+        """Tokens saved; negative where the answer grew."""
+        return self.before.tokens - self.after.tokens
+
+
+def headline(difference: Summary) -> str:
+    """Such as `tokens -53 % [-55, -51], accuracy -0.4 points [-1.6, +0.8]: no loss shown at 95 %`.
+
+    A change counts as shown when its 95 % interval leaves out 0. "No loss shown" says that, not that there is none:
+    the interval's lower end is the loss that the data still allow.
+    """
+    accuracy_low, accuracy_high = difference["accuracy_points_interval"]
+    tokens_low, tokens_high = difference["tokens_percent_interval"]
+    verdicts = []
+    if tokens_low > 0:
+        verdicts.append("longer")
+    elif tokens_high >= 0:
+        verdicts.append("no saving shown")
+    if accuracy_high < 0:
+        verdicts.append("a loss of accuracy")
+    elif accuracy_low > 0:
+        verdicts.append("a gain of accuracy")
+    else:
+        verdicts.append("no loss shown")
+    return (
+        f"tokens {_tokens_change(difference)}, accuracy {_accuracy_change(difference)}: {', '.join(verdicts)} at 95 %"
+    )
+
+
+def summary_rows(columns: Mapping[str, Summary], difference: Summary | None = None) -> list[list[str]]:
+    """The table as text: a header, then a row a metric. With a difference the last column is the change.
+
+    Args:
+        columns: heading to summary, such as `{"before": ..., "after": ...}`; a single one is a plain evaluation.
+        difference: of the last column to the first.
+    """
+    first, *_, last = [*columns.values()] * 2
+    rows = [["", *columns, *(["change"] if difference else [])]]
+    for key in ROWS:
+        if any(summary.get(key) is not None for summary in columns.values()):
+            cells = [_cell(key, summary) for summary in columns.values()]
+            change = [_change(key, first, last, difference)] if difference else []
+            rows.append([describe(key).label, *cells, *change])
+    return rows
+
+
+def summary_table(columns: Mapping[str, Summary], difference: Summary | None = None) -> Table:
+    """`summary_rows` for the terminal."""
+    header, *body = summary_rows(columns, difference)
+    table = Table(caption="[...] is the 95 % confidence interval", caption_justify="left", header_style="bold")
+    for name in header:
+        table.add_column(name, justify="right" if name else "left", overflow="fold")
+    for row in body:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def summary_markdown(columns: Mapping[str, Summary], difference: Summary | None = None) -> str:
+    """`summary_rows` as a Markdown table."""
+    return markdown_table(summary_rows(columns, difference))
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Header and body as a Markdown table, the first column left, the others right aligned."""
+    header, *body = rows
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+def pick_pairs(pairs: Sequence[CompletionPair]) -> list[tuple[str, CompletionPair]]:
+    """Three instructive pairs, each with the reason for its choice: the typical, the best and the worst.
+
+    The median saving of the problems right before and after (of all, where there are none); the largest saving that
+    ends right; a problem that was right and is wrong now or, where there is none, the one that grew most or, where none
+    grew, the smallest saving. Ties go to the earlier pair.
+    """
+    if not pairs:
+        return []
+    rest = sorted(range(len(pairs)), key=lambda i: (pairs[i].saving, -i))
+    kept = [i for i in rest if pairs[i].before.correct and pairs[i].after.correct]
+    typical = kept or rest
+    middle = typical[(len(typical) - 1) // 2]
+    rest.remove(middle)
+    picked = [("median saving", middle)]
+    best = next((i for i in reversed(rest) if pairs[i].after.correct), None)
+    if best is not None:
+        picked.append(("largest saving with a right answer", best))
+        rest.remove(best)
+    lost = [i for i in rest if pairs[i].before.correct and not pairs[i].after.correct]
+    if lost:
+        picked.append(("was right, is wrong now", min(lost)))
+    elif rest:
+        picked.append(("grew most" if pairs[rest[0]].saving < 0 else "smallest saving", rest[0]))
+    return [(reason, pairs[i]) for reason, i in picked]
+
+
+def pairs_view(picked: Sequence[tuple[str, CompletionPair]]) -> RenderableType:
+    """The pairs for the terminal, side by side; what a model wrote is never read as markup or terminal code."""
+    tables = []
+    for reason, pair in picked:
+        title = Text.assemble((f"{reason}: ", "bold"), shorten(printable(pair.prompt)), f"  (answer {pair.reference})")
+        table = Table(title=title, title_justify="left", expand=True, show_lines=False)
+        for name, answer in (("before", pair.before), ("after", pair.after)):
+            style = "green" if answer.correct else "red"
+            table.add_column(Text.assemble(f"{name}, ", (answer.caption, style)), ratio=1, overflow="fold")
+        table.add_row(*(Text(shorten(printable(answer.text))) for answer in (pair.before, pair.after)))
+        tables.append(table)
+    return Group(*tables)
+
+
+def printable(text: str) -> str:
+    """The text with control characters other than newline and tab made visible, so none can steer a terminal."""
+    return "".join(c if c in "\n\t" or unicodedata.category(c)[0] != "C" else f"\\x{ord(c):02x}" for c in text)
+
+
+def shorten(text: str, limit: int = TERMINAL_CHARACTERS) -> str:
+    """The text's two ends, the left out middle counted."""
+    left_out = len(text) - limit
+    if left_out <= 0:
+        return text
+    return f"{text[: limit // 2]} [... {left_out} characters ...] {text[-(limit - limit // 2) :]}"
+
+
+def _cell(key: str, summary: Summary) -> str:
+    text = describe(key).text(summary.get(key))
+    interval = summary.get(f"{key}_interval")
+    return f"{text} {_interval(key, interval)}" if interval else text
+
+
+def _interval(key: str, interval: Sequence[float]) -> str:
+    return f"[{', '.join(describe(key).text(end).removesuffix(' %') for end in interval)}]"
+
+
+def _accuracy_change(difference: Summary) -> str:
+    low, high = difference["accuracy_points_interval"]
+    return f"{difference['accuracy_points']:+.1f} points [{low:+.1f}, {high:+.1f}]"
+
+
+def _tokens_change(difference: Summary) -> str:
+    low, high = difference["tokens_percent_interval"]
+    return f"{difference['tokens_percent']:+.0f} % [{low:+.0f}, {high:+.0f}]"
+
+
+def _change(key: str, before: Summary, after: Summary, difference: Summary) -> str:
+    if key == "accuracy":
+        return _accuracy_change(difference)
+    if key == "mean_tokens":
+        return _tokens_change(difference)
+    old, new = before.get(key), after.get(key)
+    if key == "problems" or old is None or new is None:
+        return ""
+    if describe(key).unit == "%":
+        return f"{100 * (new - old):+.1f} points"
+    return f"{100 * (new / old - 1):+.0f} %" if old else ""
