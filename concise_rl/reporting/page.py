@@ -32,7 +32,8 @@ h4 { font-size: 0.9rem; margin: 0 0 0.4rem; }
 .note, h4 span { color: var(--soft); font-size: 0.85rem; font-weight: normal; margin: 0.4rem 0; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.35rem 0.6rem 0.35rem 0; text-align: right; vertical-align: top; border-bottom: 1px solid var(--line); }
+th, td { padding: 0.35rem 0.6rem 0.35rem 0; text-align: right; vertical-align: top; }
+th, td { border-bottom: 1px solid var(--line); }
 td span { white-space: nowrap; }
 td .interval { color: var(--soft); }
 th:first-child { text-align: left; font-weight: 600; }

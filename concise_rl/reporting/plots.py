@@ -198,12 +198,10 @@ def _curve_figure(
                        line={"color": GREY, "dash": dash, "width": 1.5}, hovertemplate="%{y:.4~g}")
             )  # fmt: skip
     unit = f" ({metric.unit})" if metric.unit and metric.unit not in metric.label else ""
-    layout: dict[str, Any] = {
-        "xaxis": {"title": {"text": "optimizer step"}},
-        "yaxis": {"title": {"text": metric.label + unit}},
-    }
+    y_axis: dict[str, Any] = {"title": {"text": metric.label + unit}}
     if metric.unit in ("%", "s"):
-        layout["yaxis"]["rangemode"] = "nonnegative"
+        y_axis["rangemode"] = "nonnegative"
+    layout = {"xaxis": {"title": {"text": "optimizer step"}}, "yaxis": y_axis}
     return {"title": metric.label + unit, "note": metric.definition, "data": data, "layout": layout}
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from concise_rl.batch import RolloutBatch
+from concise_rl.reporting.summary import Answer, CompletionPair
 
 HOSTILE = (
     "<think>7+4=11 </script><script>window.hacked = 1</script> [bold]11[/bold] <img src=x onerror=alert(1)></think>11"
@@ -82,3 +83,51 @@ def fake_run(steps: int, *, seed: int = 0, start: int = 0, token_credit: bool = 
             completions=[f"<think>{n} + 4 = {n + 4}</think>{n + 4} ✓" for n in range(batch.n_rows)],
             metrics=metrics,
         )
+
+
+def feed(sink: Any, records: Iterable[SimpleNamespace]) -> None:
+    """What the trainer tells a sink: each generation, then the step that it trained."""
+    for record in records:
+        sink.on_rollouts(record)
+        sink.on_metrics(record.batch.step + 1, record.metrics)
+
+
+BEFORE = {
+    "accuracy": 0.955,
+    "accuracy_interval": [0.935, 0.970],
+    "mean_tokens": 55.0,
+    "mean_tokens_interval": [53.6, 56.4],
+    "mean_tokens_correct": 54.1,
+    "mean_tokens_wrong": 73.9,
+    "truncated_frac": 0.012,
+    "oracle_ratio": 2.21,
+    "problems": 512,
+}
+AFTER = {
+    "accuracy": 0.951,
+    "accuracy_interval": [0.930, 0.967],
+    "mean_tokens": 25.8,
+    "mean_tokens_interval": [25.1, 26.6],
+    "mean_tokens_correct": 25.5,
+    "mean_tokens_wrong": 31.6,
+    "truncated_frac": 0.0,
+    "oracle_ratio": 1.04,
+    "problems": 512,
+}
+DIFFERENCE = {
+    "accuracy_points": -0.4,
+    "accuracy_points_interval": [-1.6, 0.8],
+    "tokens_percent": -53.1,
+    "tokens_percent_interval": [-54.6, -51.4],
+}
+
+
+def fake_pairs() -> list[CompletionPair]:
+    """Eight problems: savings of 12, 20, 28 ... tokens, one lost answer, one hostile completion that saves most."""
+    pairs = []
+    for k in range(8):
+        trace = f"7+{k}={7 + k}. {7 + k}+4={11 + k}."
+        before = Answer(f"<think>{trace} Wait, again: {trace} Check: {trace}</think>{11 + k}", 44 + 8 * k, True)
+        after = Answer(f"<think>{trace}</think>{11 + k}" if k < 7 else HOSTILE, 32, k != 3)
+        pairs.append(CompletionPair(f"7+{k}+4", str(11 + k), before, after))
+    return pairs

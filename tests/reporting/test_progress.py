@@ -11,7 +11,7 @@ from rich.console import Console
 from concise_rl.reporting import progress as progress_module
 from concise_rl.reporting.progress import Progress, clock, sparkline
 
-from .fake import fake_run
+from .fake import fake_run, feed
 
 
 class Clock:
@@ -35,7 +35,7 @@ def run(progress: Progress, time: Clock, steps: int, *, seconds: float = 3.0, st
     with progress:
         for record in fake_run(steps, start=start):
             time.now += seconds
-            progress(record)
+            feed(progress, [record])
         progress.message("saved [checkpoint-20]")
 
 
@@ -87,7 +87,7 @@ def test_time_left_after_a_resume_counts_only_the_steps_of_this_process(time) ->
 def test_missing_metrics_are_left_out() -> None:
     out = io.StringIO()
     with Progress(1, "bare", console=Console(file=out)) as progress:
-        progress.on_step(1, {"accuracy": float("nan")})
+        progress.on_metrics(1, {"accuracy": float("nan")})
     assert out.getvalue().splitlines()[1].startswith("step 1/1  accuracy –  0.00 s/step")
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import signal
+from collections.abc import Iterator
+from itertools import islice
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +20,7 @@ from concise_rl.errors import DataError, UserError
 from concise_rl.reporting import run_log
 from concise_rl.reporting.run_log import RunLog, batch_from_json, batch_to_json, read_metrics, read_rollouts
 
-from .fake import fake_batch, fake_run
+from .fake import fake_batch, fake_run, feed
 
 TENSORS = (
     *("lengths", "truncated", "correct", "scorable", "task_reward", "think_lengths"),
@@ -82,8 +86,7 @@ def test_padding_is_not_stored() -> None:
 def test_steps_come_back(tmp_path, token_credit: bool) -> None:
     log = RunLog(tmp_path)
     records = list(fake_run(3, token_credit=token_credit))
-    for record in records:
-        log.on_step(record)
+    feed(log, records)
     stored = list(read_rollouts(tmp_path))
     assert [step.step for step in stored] == [1, 2, 3]
     for record, step in zip(records, stored, strict=True):
@@ -98,19 +101,15 @@ def test_steps_come_back(tmp_path, token_credit: bool) -> None:
 
 def test_a_resumed_run_writes_what_an_uninterrupted_one_writes(tmp_path) -> None:
     whole, resumed = RunLog(tmp_path / "whole"), RunLog(tmp_path / "resumed")
-    for record in fake_run(6):
-        whole.on_step(record)
-    for record in fake_run(6):
-        if record.batch.step < 5:
-            resumed.on_step(record)
+    feed(whole, fake_run(6))
+    feed(resumed, islice(fake_run(6), 5))
     for name in (run_log.METRICS_FILE, run_log.ROLLOUTS_FILE):
         with (resumed.folder / name).open("ab") as file:
             file.write(b'{"step": 6, "torn')
     resumed = RunLog(tmp_path / "resumed")
     resumed.truncate_after(3)
     assert [step.step for step in read_rollouts(resumed.folder)] == [1, 2, 3]
-    for record in fake_run(6, start=3):
-        resumed.on_step(record)
+    feed(resumed, fake_run(6, start=3))
     assert (whole.folder / "rollouts.jsonl").read_bytes() == (resumed.folder / "rollouts.jsonl").read_bytes()
     lines = [[line | {"time": 0} for line in read_metrics(log.folder)] for log in (whole, resumed)]
     assert lines[0] == lines[1]
@@ -120,8 +119,7 @@ def test_a_resumed_run_writes_what_an_uninterrupted_one_writes(tmp_path) -> None
 
 def test_a_cut_beyond_the_end_drops_a_torn_line_alone(tmp_path) -> None:
     log = RunLog(tmp_path)
-    for record in fake_run(2):
-        log.on_step(record)
+    feed(log, fake_run(2))
     path = tmp_path / run_log.METRICS_FILE
     path.write_bytes(path.read_bytes()[:-1])  # the last line lost nothing but its end
     log.truncate_after(99)
@@ -132,16 +130,14 @@ def test_a_cut_beyond_the_end_drops_a_torn_line_alone(tmp_path) -> None:
 def test_only_every_kth_rollout_is_kept(tmp_path) -> None:
     for every, steps in ((2, [1, 3, 5]), (0, [])):
         log = RunLog(tmp_path / str(every), every=every)
-        for record in fake_run(5):
-            log.on_step(record)
+        feed(log, fake_run(5))
         assert [step.step for step in read_rollouts(log.folder)] == steps
         assert len(read_metrics(log.folder)) == 5
 
 
 def test_a_damaged_line_is_named(tmp_path) -> None:
     log = RunLog(tmp_path)
-    for record in fake_run(3):
-        log.on_step(record)
+    feed(log, fake_run(3))
     path = tmp_path / run_log.ROLLOUTS_FILE
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0] + lines[1][:500] + b"\n" + lines[2])
@@ -160,7 +156,7 @@ def test_numbers_that_are_not_finite_are_null(tmp_path) -> None:
     record.credit = record.credit.clone()
     record.credit[0] = math.nan
     log = RunLog(tmp_path)
-    log.on_step(record)
+    feed(log, [record])
     text = (tmp_path / "metrics.jsonl").read_text() + (tmp_path / "rollouts.jsonl").read_text()
     assert "NaN" not in text
     assert "Infinity" not in text
@@ -171,43 +167,33 @@ def test_numbers_that_are_not_finite_are_null(tmp_path) -> None:
     assert torch.equal(step.credit.isnan(), record.credit.isnan())
 
 
-def test_a_full_disk_leaves_earlier_lines_and_files_intact(tmp_path, monkeypatch) -> None:
+@contextlib.contextmanager
+def no_file_larger_than(size: int) -> Iterator[None]:
+    """A real failed write: the kernel takes bytes up to the limit and then refuses."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_leaves_earlier_lines_and_files_intact(tmp_path) -> None:
     log = RunLog(tmp_path)
     log.write_summary({"before": {"accuracy": 0.9, "bad": math.nan}})
     first, second = fake_run(2)
-    log.on_step(first)
+    feed(log, [first])
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-
-    class FullDisk:
-        """A file that takes ten bytes and then no more."""
-
-        def __init__(self, path, mode: str, **_) -> None:
-            self.file = open(path, mode, buffering=0)  # noqa: SIM115
-            self.room = 10
-
-        def __enter__(self) -> FullDisk:
-            return self
-
-        def __exit__(self, *_) -> None:
-            self.file.close()
-
-        def __getattr__(self, name: str):
-            return getattr(self.file, name)
-
-        def write(self, data) -> int:
-            if not self.room:
-                raise OSError(28, "No space left on device")
-            self.room = 0
-            return self.file.write(bytes(data[:10]) if isinstance(data, memoryview) else data[:10].encode())
-
-    monkeypatch.setattr(
-        run_log.Path, "open", lambda path, mode="r", **kw: FullDisk(path, mode.replace("w", "wb"), **kw)
-    )
-    with pytest.raises(UserError, match=r"metrics\.jsonl .*No space left.*free some space"):
-        log.on_step(second)
-    with pytest.raises(UserError, match=r"summary\.json .*No space left.*free some space"):
-        log.write_summary({"before": None})
-    monkeypatch.undo()
+    with (
+        no_file_larger_than(len(before["rollouts.jsonl"]) + 10),
+        pytest.raises(UserError, match=r"append to .*rollouts\.jsonl .*free some space"),
+    ):
+        feed(log, [second])
+    with no_file_larger_than(10), pytest.raises(UserError, match=r"cannot write .*summary\.json .*free some space"):
+        log.write_summary({"before": "something that is longer than ten bytes"})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert run_log.read_summary(tmp_path) == {"before": {"accuracy": 0.9, "bad": None}}
 
