@@ -1,7 +1,7 @@
 """The keyed per-prompt store of stateful components: the shortest or the mean length a prompt was answered in.
 
-Sixteen bytes a prompt, in memory exactly as on disk (key uint64, value float32, count uint32), so a run that is
-saved and resumed continues with the same bits as one that never stopped. Lengths are exact up to 2**24 tokens.
+Key uint64, value float32, count uint32, at the same precision in memory as on disk, so a run that is saved and resumed
+continues with the same bits as one that never stopped. Lengths are exact up to 2**24 tokens.
 """
 
 from __future__ import annotations
