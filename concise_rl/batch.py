@@ -136,11 +136,13 @@ class RolloutBatch:
             )
 
     @classmethod
-    def of(cls, *, prompt_ids: Sequence[str], group_size: int, lengths: Any, correct: Any, **others: Any) -> RolloutBatch:
+    def of(
+        cls, *, prompt_ids: Sequence[str], group_size: int, lengths: Any, correct: Any, **others: Any
+    ) -> RolloutBatch:
         """Build a batch from plain lists, deriving what is not given (no truncation, all scorable, reward 0/1)."""
-        row_of = {name: torch.as_tensor(others.pop(name)).to(dtype) for name, dtype in _ROW_DTYPES.items() if name in others}
-        lengths = torch.as_tensor(lengths).to(torch.int64)
-        correct = torch.as_tensor(correct).to(torch.bool)
+        row_of = {n: torch.as_tensor(others.pop(n), dtype=dtype) for n, dtype in _ROW_DTYPES.items() if n in others}
+        lengths = torch.as_tensor(lengths, dtype=torch.int64)
+        correct = torch.as_tensor(correct, dtype=torch.bool)
         rows: dict[str, Any] = {
             "lengths": lengths,
             "correct": correct,
@@ -152,10 +154,15 @@ class RolloutBatch:
         for name in OPTIONAL_FIELDS:
             if others.get(name) is not None:
                 dtype = torch.float32 if name in ("entropies", "logprobs") else torch.float64
-                others[name] = torch.as_tensor(others[name]).to(dtype)
-        parts = {k: torch.as_tensor(v).to(torch.float64) for k, v in others.pop("parts", {}).items()}
+                others[name] = torch.as_tensor(others[name], dtype=dtype)
+        parts = {name: torch.as_tensor(part, dtype=torch.float64) for name, part in others.pop("parts", {}).items()}
         return cls(
-            prompt_ids=tuple(prompt_ids), group_size=group_size, step=others.pop("step", 0), parts=parts, **rows, **others
+            prompt_ids=tuple(prompt_ids),
+            group_size=group_size,
+            step=others.pop("step", 0),
+            parts=parts,
+            **rows,
+            **others,
         )
 
     @property

@@ -77,7 +77,7 @@ def replay(arguments: Sequence[str]) -> None:
     """Re-shape a run's stored rollouts with any method, without a model."""
     parser = argparse.ArgumentParser(prog="concise-rl replay", description=replay.__doc__)
     parser.add_argument("run", type=Path, help="a run folder with rollouts.jsonl")
-    parser.add_argument("methods", nargs="*", help="method recipes (all that the stored fields allow, if none), and overrides")
+    parser.add_argument("methods", nargs="*", help="method recipes (none: all that the rows allow), and overrides")
     parser.add_argument("--csv", type=Path, help="also write every row's reward and credit here")
     options = parser.parse_args(arguments)
 
@@ -119,16 +119,17 @@ def methods(arguments: Sequence[str]) -> None:
 
 def warmup(arguments: Sequence[str]) -> None:
     """Make the embedded reasoner from scratch: supervised traces that overthink."""
-    from concise_rl.warmup import WarmupConfig, run_warmup
-
     import dataclasses
+
+    from concise_rl.warmup import WarmupConfig, run_warmup
 
     parser = argparse.ArgumentParser(prog="concise-rl warmup", description=warmup.__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for weights and tokenizer")
     for field in dataclasses.fields(WarmupConfig):
-        if field.type in ("int", "float", "str"):
-            kind: Callable = {"int": int, "float": float, "str": str}[str(field.type)]
-            parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default, help="default %(default)s")
+        if field.type in ("int", "float"):
+            flag = f"--{field.name.replace('_', '-')}"
+            number = int if field.type == "int" else float
+            parser.add_argument(flag, type=number, default=field.default, help="default %(default)s")
     options = vars(parser.parse_args(arguments))
     out = options.pop("out")
     metrics = run_warmup(WarmupConfig(**options), out)

@@ -26,9 +26,8 @@ from concise_rl.errors import UserError
 from concise_rl.shapers import SHAPERS, Shaper
 from concise_rl.verifiers import VERIFIERS, Verifier
 
-RECIPES = next(
-    folder for folder in (Path(__file__).parent / "recipes", Path(__file__).parent.parent / "recipes") if folder.is_dir()
-)
+_HERE = Path(__file__).parent
+RECIPES = next(folder for folder in (_HERE / "recipes", _HERE.parent / "recipes") if folder.is_dir())
 """Hydra's root: inside the package when installed from a wheel, beside it in a checkout."""
 
 COMPONENTS: dict[str, dict[str, type]] = {"shaper": SHAPERS, "advantage": ADVANTAGES, "verifier": VERIFIERS}
@@ -120,7 +119,7 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
         with initialize_config_dir(str(RECIPES), version_base="1.3"):
             return hydra_compose(config_name, overrides=open_trainer(overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(one_line(error)) from error
+        raise UserError(one_line(error.__cause__ or error)) from error
 
 
 def open_trainer(overrides: Sequence[str]) -> list[str]:
@@ -237,3 +236,9 @@ def closest(name: str, known: Any) -> str:
 def one_line(error: BaseException) -> str:
     """A message without its line breaks."""
     return " ".join(str(error).split())
+
+
+def method_names() -> list[str]:
+    """The method recipes, plain GRPO first."""
+    names = sorted(recipe.stem for recipe in (RECIPES / "method").glob("*.yaml"))
+    return sorted(names, key=lambda name: name != "grpo")

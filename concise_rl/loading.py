@@ -52,9 +52,7 @@ def load_model(spec: Any) -> Any:
 def _from_pretrained(loader: Any, spec: Any, **options: Any) -> Any:
     path = EMBEDDED.get(spec.path, spec.path)
     try:
-        return loader.from_pretrained(
-            path, revision=spec.revision, trust_remote_code=spec.trust_remote_code, **options
-        )
+        return loader.from_pretrained(path, revision=spec.revision, trust_remote_code=spec.trust_remote_code, **options)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
@@ -74,11 +72,11 @@ def load_prompts(config: Any, source: Any, verifier: Verifier) -> tuple[list[Pro
     test = spread(list(source.load(config.evaluation.split)), wanted) if wanted else []
     for split, prompts in (("train", train), (config.evaluation.split, test)):
         if not prompts and (split == "train" or wanted):
-            raise DataError(f"data: the split {split!r} is empty; name a split with problems, or set evaluation.problems=0")
+            raise DataError(f"data: split {split!r} is empty; name one with problems, or set evaluation.problems=0")
         check_references(
             prompts,
             lambda pairs: verify_many(verifier, pairs, deadline_seconds=config.verify_deadline_seconds),
-            getattr(verifier, "wrap_reference", None),
+            getattr(verifier, "wrap_reference", str),
         )
     return train, test
 

@@ -64,7 +64,14 @@ def policy_loss(
 
 
 def rollout(
-    model: Any, tokenizer: Any, prompts: Sequence[Prompt], verifier: Verifier, *, group_size: int, max_tokens: int, step: int
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    verifier: Verifier,
+    *,
+    group_size: int,
+    max_tokens: int,
+    step: int,
 ) -> tuple[RolloutBatch, list[list[int]], list[list[int]]]:
     """Sample G completions of each prompt and judge them; also returns the token ids of prompts and completions."""
     asked = [prompt for prompt in prompts for _ in range(group_size)]

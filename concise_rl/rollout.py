@@ -95,13 +95,25 @@ class StepSink(Protocol):
         """Once an optimizer step, after it; `step` counts from 1."""
 
 
+def on_every_rank(value: Any) -> list[Any]:
+    """Each rank's value, in rank order, on every rank."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [value]
+    gathered = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(gathered, value)
+    return gathered
+
+
+def own_share(items: Sequence[Any]) -> Sequence[Any]:
+    """Every n-th item for this one of n ranks."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return items
+    return items[torch.distributed.get_rank() :: torch.distributed.get_world_size()]
+
+
 def every_rank(rows: list[LocalRollout]) -> list[LocalRollout]:
     """The rows of all ranks in rank order, on every rank: the only gather of a step."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return rows
-    gathered: list[list[LocalRollout]] = [[] for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather_object(gathered, rows)
-    return [row for rank_rows in gathered for row in rank_rows]
+    return [row for rank_rows in on_every_rank(rows) for row in rank_rows]
 
 
 def collect(
@@ -131,7 +143,7 @@ def collect(
     heads = rows[::group_size]
     for n, row in enumerate(rows):
         if row.prompt_id != heads[n // group_size].prompt_id:
-            raise ValueError(f"completion {n} belongs to prompt {row.prompt_id}, not to its group's: rows are misordered")
+            raise ValueError(f"completion {n} belongs to prompt {row.prompt_id}, not to that of its group")
     lengths = [len(row.token_ids) for row in rows]
     parts = _parts(rows)
     if repetition_ngram:
@@ -182,11 +194,12 @@ def _signals(rows: Sequence[LocalRollout], vocabulary: TokenVocabulary, needs: C
     """Entropy means and per-token fields, those that `needs` names."""
     signals: dict[str, Tensor] = {}
     if "mean_entropy" in needs:
-        signals["mean_entropy"] = torch.tensor([_mean(row.entropies) for row in rows])
+        signals["mean_entropy"] = torch.tensor([_mean(row.entropies) for row in rows], dtype=torch.float64)
     if PHASE_FIELDS & set(needs):
         cuts = [think_length(row.token_ids, vocabulary.think_end_id) for row in rows]
-        signals["think_entropy"] = torch.tensor([_mean(r.entropies[:k]) for r, k in zip(rows, cuts, strict=True)])
-        signals["answer_entropy"] = torch.tensor([_mean(r.entropies[k + 1 :]) for r, k in zip(rows, cuts, strict=True)])
+        cut_rows = [(row.entropies, k) for row, k in zip(rows, cuts, strict=True) if row.entropies is not None]
+        signals["think_entropy"] = torch.tensor([_mean(h[:k]) for h, k in cut_rows], dtype=torch.float64)
+        signals["answer_entropy"] = torch.tensor([_mean(h[k + 1 :]) for h, k in cut_rows], dtype=torch.float64)
     for name in ("entropies", "logprobs"):
         if name in needs:
             ragged = [torch.from_numpy(np.asarray(getattr(row, name), dtype=np.float32)) for row in rows]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from concise_rl import checkpoint
 from concise_rl import config as configuration
 from concise_rl.errors import UserError
 
@@ -59,84 +59,98 @@ def run(config: DictConfig) -> None:
     # What can be refused without a model is refused before one is loaded.
     shapers, advantage = configuration.shapers_and_advantage(config)
     verifier = configuration.verifier_of(config)
-    fields = configuration.trainer_fields(config)
+    source = configuration.to_object(config.data, "data")
     folder = run_folder(config)
 
     import torch
     from accelerate import PartialState
     from transformers import PrinterCallback
-    from transformers.utils import logging as transformers_logging
 
-    from concise_rl import checkpoint
     from concise_rl.loading import load_model, load_prompts, load_tokenizer, lora
     from concise_rl.reporting.session import Session
     from concise_rl.trainer import ConciseTrainer, GRPOConfig, training_dataset
 
-    transformers_logging.set_verbosity_error()
+    quiet_libraries()
     if config.model.threads:
         torch.set_num_threads(config.model.threads)
-    args = GRPOConfig(output_dir=str(folder), **fields)
+    args = GRPOConfig(output_dir=str(folder), **configuration.trainer_fields(config))
     ranks = PartialState()
     if ranks.is_main_process:
         prepare(folder, resume=config.resume, overwrite=config.overwrite)
     ranks.wait_for_everyone()
 
     tokenizer = load_tokenizer(config.model)
-    train, test = load_prompts(config, verifier)
-    model = load_model(config.model, training=True)
-    session = Session(config, folder, total_steps=args.max_steps, active=ranks.is_main_process)
-    with session:
-        before = session.evaluation("before", lambda: evaluate(config, model, tokenizer, test, verifier, session))
-        trainer = ConciseTrainer(
-            model,
-            shapers=shapers,
-            advantage=advantage,
-            verifier=verifier,
-            train_dataset=training_dataset(train, tokenizer, config.system_prompt),
-            args=args,
-            processing_class=tokenizer,
-            sinks=session.sinks,
-            think_end=config.model.think_end,
-            verify_deadline_seconds=config.verify_deadline_seconds,
-            peft_config=lora(config.peft),
-        )
-        trainer.remove_callback(PrinterCallback)
-        start = find_checkpoint(folder, config.resume, session.warn)
-        session.start_training(config=configuration.resolved(config), step=checkpoint.step_of(start) if start else 0)
-        started = time.perf_counter()
+    train, test = load_prompts(config, source, verifier)
+    model = load_model(config.model)
+    session = Session(
+        f"{config.method.name} on {HydraConfig.get().runtime.choices['data']}, {config.model.name}, seed {config.seed}",
+        folder,
+        total_steps=args.max_steps,
+        active=ranks.is_main_process,
+        show_progress=config.run.progress,
+        rollouts_every=config.run.rollouts_every,
+        tracking=config.tracking,
+    )
+    start = find_checkpoint(folder, config.resume, session.warn)
+
+    def evaluation(name: str, evaluated: Any, *, stored: bool) -> Any:
+        return session.evaluation(name, lambda: evaluate(config, evaluated, tokenizer, test, verifier), stored=stored)
+
+    before = evaluation("before", model, stored=start is not None) if test else None
+    trainer = ConciseTrainer(
+        model,
+        shapers=shapers,
+        advantage=advantage,
+        verifier=verifier,
+        train_dataset=training_dataset(train, tokenizer, config.system_prompt),
+        args=args,
+        processing_class=tokenizer,
+        sinks=session.sinks,
+        think_end=config.model.think_end,
+        verify_deadline_seconds=config.verify_deadline_seconds,
+        peft_config=lora(config.peft),
+    )
+    trainer.remove_callback(PrinterCallback)
+    with session.training(configuration.resolved(config), step=checkpoint.step_of(start) if start else 0):
         trainer.train(resume_from_checkpoint=str(start) if start else None)
-        session.training_seconds = time.perf_counter() - started
-        trainer.save_model(str(folder / "model"))
+    trainer.save_model(str(folder / "model"))
+    after = None
+    if test:
         with trainer.generation_model() as trained:
-            after = session.evaluation(
-                "after", lambda: evaluate(config, trained, tokenizer, test, verifier, session), fresh=True
-            )
-        session.finish(before, after)
+            after = evaluation("after", trained, stored=False)
+    session.finish(before, after)
 
 
-def evaluate(config: DictConfig, model: Any, tokenizer: Any, prompts: Sequence[Any], verifier: Any, session: Any) -> Any:
-    """This run's evaluation of a model; several ranks each take every n-th problem."""
-    from concise_rl.evaluation import evaluate as evaluate_model
-    from concise_rl.evaluation import gather_ranks
+def quiet_libraries() -> None:
+    """Keep warnings of the libraries that tell a user nothing to do, and their bars, out of the progress display."""
+    import warnings
+
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+
+
+def evaluate(config: DictConfig, model: Any, tokenizer: Any, prompts: Sequence[Any], verifier: Any) -> Any:
+    """This run's evaluation of a model; several ranks each take every n-th problem, and all get the whole."""
+    from concise_rl.evaluation import Evaluation
+    from concise_rl.evaluation import evaluate as evaluate_prompts
+    from concise_rl.rollout import on_every_rank, own_share
 
     options = config.evaluation
-
-    def one_share(share: Sequence[Any]) -> Any:
-        return evaluate_model(
-            model,
-            tokenizer,
-            share,
-            verifier,
-            system=config.system_prompt,
-            samples=options.samples,
-            max_new_tokens=options.max_new_tokens,
-            temperature=options.temperature,
-            top_p=options.top_p,
-            seed=options.seed,
-            on_progress=session.evaluation_progress,
-        )
-
-    return gather_ranks(one_share, list(prompts))
+    share = evaluate_prompts(
+        model,
+        tokenizer,
+        own_share(prompts),
+        verifier,
+        system=config.system_prompt,
+        samples=options.samples,
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        seed=options.seed,
+    )
+    return Evaluation(rows=[row for rows in on_every_rank(share.rows) for row in rows])
 
 
 def run_folder(config: DictConfig) -> Path:
@@ -159,6 +173,7 @@ def prepare(folder: Path, *, resume: str, overwrite: bool) -> None:
                 f"run.dir={folder} already holds a run: go on with resume=auto, "
                 "choose another run.dir, or throw it away with overwrite=true"
             )
+        checkpoint.clean_staging(folder)
         for name in RUN_FILES:
             (folder / name).unlink(missing_ok=True)
         for old in [*folder.glob("checkpoint-*"), folder / "model"]:
@@ -170,12 +185,11 @@ def prepare(folder: Path, *, resume: str, overwrite: bool) -> None:
         probe.unlink()
     except OSError as error:
         raise UserError(f"run.dir={folder} cannot be written ({error.strerror}): choose another run.dir") from error
+    checkpoint.clean_staging(folder)
 
 
 def find_checkpoint(folder: Path, resume: str, warn: Callable[[str], None]) -> Path | None:
     """The checkpoint to go on from: none, the newest complete one, or the one that was named."""
-    from concise_rl import checkpoint
-
     if resume == "never":
         return None
     if resume == "auto":
@@ -184,11 +198,6 @@ def find_checkpoint(folder: Path, resume: str, warn: Callable[[str], None]) -> P
     if damage:
         raise UserError(f"resume={resume}: {damage}; name a complete checkpoint folder, or use resume=auto")
     return Path(resume)
-
-
-def resolved_yaml(config: DictConfig) -> str:
-    """The configuration as a person would write it."""
-    return OmegaConf.to_yaml(OmegaConf.create(configuration.resolved(config)))
 
 
 if __name__ == "__main__":

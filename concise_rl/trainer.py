@@ -27,8 +27,16 @@ from concise_rl.advantages import Advantage
 from concise_rl.batch import RolloutBatch
 from concise_rl.data import Prompt, render
 from concise_rl.errors import UserError
-from concise_rl.rollout import LocalRollout, StepRecord, StepSink, TokenVocabulary, collect, step_metrics
-from concise_rl.sampling import sample_tokens, supports_sampling
+from concise_rl.rollout import (
+    REPETITION_PART,
+    LocalRollout,
+    StepRecord,
+    StepSink,
+    TokenVocabulary,
+    collect,
+    step_metrics,
+)
+from concise_rl.sampling import sample_tokens, supports_plain_cache
 from concise_rl.shapers import Compose, Shaper
 from concise_rl.verifiers import Verdict, Verifier, verify_many
 
@@ -92,7 +100,9 @@ class ConciseTrainer(GRPOTrainer):
         self.verify_deadline_seconds = verify_deadline_seconds
         self.sinks = list(sinks)
         self.needs = self.shaper.needs | advantage.needs
-        self._repetition_ngram = max((getattr(s, "repetition_ngram", 0) for s in shapers), default=0)
+        self._repetition_ngram = max(
+            (getattr(s, "repetition_ngram", 0) for s in shapers if REPETITION_PART in s.needs), default=0
+        )
         self._staging_dir: str | None = None
         self._awaiting_signals = False
         self._signals: tuple[Tensor, Tensor] | None = None
@@ -126,9 +136,9 @@ class ConciseTrainer(GRPOTrainer):
         self._metrics[self._mode]["generate_seconds"].append(time.perf_counter() - started)
         return generated
 
-    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
+    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, *args, **kwargs):
         if not self._samples_itself(images, multimodal_fields):
-            return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, has_tool_images)
+            return super()._generate_single_turn(prompt_ids, images, multimodal_fields, *args, **kwargs)
         with self.generation_model() as model:
             sampled = sample_tokens(
                 model,
@@ -154,7 +164,7 @@ class ConciseTrainer(GRPOTrainer):
             or self.args.generation_kwargs
             or self.is_fsdp_enabled
         )
-        return not special and supports_sampling(self.accelerator.unwrap_model(self.model))
+        return not special and supports_plain_cache(self.accelerator.unwrap_model(self.model))
 
     @contextmanager
     def generation_model(self) -> Iterator[Any]:
@@ -183,14 +193,12 @@ class ConciseTrainer(GRPOTrainer):
             [[token for token in ids if token not in skip] for ids in completion_ids_list]
         )
         pairs = [(text, row["reference"]) for text, row in zip(self._texts, inputs, strict=True)]
-        self._verdicts: list[Verdict] = verify_many(
-            self.verifier, pairs, deadline_seconds=self.verify_deadline_seconds
-        )
+        self._verdicts: list[Verdict] = verify_many(self.verifier, pairs, deadline_seconds=self.verify_deadline_seconds)
         rewards = [[v.reward if v.scorable else torch.nan] for v in self._verdicts]
         return gather(torch.tensor(rewards, dtype=torch.float32, device=self.accelerator.device))
 
     def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, *args, **kwargs):
-        """TRL's scoring pass; while signals are awaited its first call also yields entropies, of every sampled token."""
+        """TRL's scoring pass; while signals are awaited, its first call also yields every token's entropy."""
         if not self._awaiting_signals:
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
@@ -322,7 +330,8 @@ class ConciseTrainer(GRPOTrainer):
         staging = checkpoint.staging_dir(run_dir)
         self._staging_dir = str(staging)
         try:
-            super()._save_checkpoint(model, trial)
+            with checkpoint.saving(staging):
+                super()._save_checkpoint(model, trial)
         finally:
             self._staging_dir = None
         self.accelerator.wait_for_everyone()

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from concise_rl.advantages.base import zero_unscorable
-from concise_rl.advantages.options import choose
 from concise_rl.batch import RolloutBatch
 from concise_rl.errors import UserError
+from concise_rl.options import Variant, choose
 
 
 class Metric(str, Enum):
@@ -29,13 +29,6 @@ class Schedule(str, Enum):
     first_inter_later_intra = "first_inter_later_intra"
     cosine_first_intra_later_inter = "cosine_first_intra_later_inter"
     cosine_first_inter_later_intra = "cosine_first_inter_later_intra"
-
-
-class Variant(str, Enum):
-    """The paper's definition, or what the released code computes."""
-
-    paper = "paper"
-    code = "code"
 
 
 @dataclass

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from concise_rl.advantages.base import Advantage, group_mean
 from concise_rl.advantages.group_relative import GroupRelative, Scale
-from concise_rl.advantages.options import choose
 from concise_rl.batch import COLUMN_PREFIX, RolloutBatch
 from concise_rl.errors import DataError, UserError
+from concise_rl.options import choose
 
 
 class Kind(str, Enum):

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from concise_rl.advantages.base import group_mean, group_std, zero_unscorable
-from concise_rl.advantages.options import choose
 from concise_rl.batch import RolloutBatch
 from concise_rl.errors import UserError
+from concise_rl.options import choose
 
 
 class Scale(str, Enum):

@@ -88,7 +88,8 @@ def check_reward(shaper: Shaper, batch: RolloutBatch, reward: Tensor) -> None:
     bad = ~torch.isfinite(reward)
     if bool(bad.any()):
         row = int(bad.nonzero()[0, 0])
+        prompt_id = batch.prompt_ids[row // batch.group_size]
         raise ValueError(
-            f"{name} returned reward[{row}]={float(reward[row])} for prompt {batch.prompt_ids[row // batch.group_size]}: "
+            f"{name} returned reward[{row}]={float(reward[row])} for prompt {prompt_id}: "
             "a reward must be finite; check the shaper for a division by zero or by an empty group"
         )

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from concise_rl.batch import RolloutBatch
 from concise_rl.errors import UserError
+from concise_rl.options import Variant, choose
 from concise_rl.shapers.base import Shaped, StatelessShaper
-from concise_rl.shapers.options import Variant, choose, mean_where
 from concise_rl.shapers.repetition import REPETITION
+from concise_rl.shapers.statistics import mean_where
 
 
 @dataclass(kw_only=True)

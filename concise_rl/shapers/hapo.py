@@ -14,8 +14,9 @@ from torch import Tensor
 from concise_rl.batch import RolloutBatch
 from concise_rl.errors import UserError
 from concise_rl.history import History
+from concise_rl.options import Variant, choose
 from concise_rl.shapers.base import Shaped
-from concise_rl.shapers.options import Variant, choose, mean_where
+from concise_rl.shapers.statistics import mean_where
 
 
 class Kind(str, Enum):

@@ -11,7 +11,7 @@ from torch import Tensor
 from concise_rl.batch import RolloutBatch
 from concise_rl.errors import UserError
 from concise_rl.shapers.base import Shaped, StatelessShaper
-from concise_rl.shapers.options import mean_where
+from concise_rl.shapers.statistics import mean_where
 
 
 @dataclass
