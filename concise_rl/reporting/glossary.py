@@ -49,7 +49,14 @@ _TRL = "TRL, same step"
 _EVAL = "evaluation"
 
 _TABLE = (
-    Metric("accuracy", "accuracy", "%", "correct rows / scorable rows", _STEP, "higher"),
+    Metric(
+        "accuracy",
+        "accuracy",
+        "%",
+        "correct rows / scorable rows; evaluation divides by all rows, an unscorable one counts as wrong",
+        _STEP,
+        "higher",
+    ),
     Metric("mean_tokens", "mean tokens", "tokens", "sum of sampled tokens incl. EOS / N, all rows", _STEP, "lower"),
     Metric(
         "mean_tokens_correct",
@@ -129,7 +136,13 @@ _TABLE = (
         _EVAL,
         "lower",
     ),
-    Metric("problems", "problems", "count", "problems evaluated, scorable ones", _EVAL),
+    Metric("median_tokens", "median tokens", "tokens", "median of sampled tokens over all rows", _EVAL, "lower"),
+    Metric("p90_tokens", "90th percentile of tokens", "tokens", "of sampled tokens over all rows", _EVAL, "lower"),
+    Metric("mean_think_tokens", "thinking tokens", "tokens", "mean tokens before the first `</think>`", _EVAL, "lower"),
+    Metric("mean_answer_tokens", "answer tokens", "tokens", "mean tokens after the first `</think>`", _EVAL),
+    Metric("samples", "samples", "count", "completions a problem", _EVAL),
+    Metric("mcnemar_p", "McNemar p", "", "exact two-sided McNemar test of equal accuracy, one sample a problem", _EVAL),
+    Metric("problems", "problems", "count", "problems evaluated", _EVAL),
     Metric("accuracy_interval", "accuracy, 95 %", "%", "[low, high] of accuracy at 95 % confidence", _EVAL),
     Metric(
         "mean_tokens_interval", "mean tokens, 95 %", "tokens", "[low, high] of mean tokens at 95 % confidence", _EVAL

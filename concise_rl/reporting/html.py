@@ -13,7 +13,15 @@ from typing import Any
 from concise_rl.reporting.page import SCRIPT, STYLE
 from concise_rl.reporting.plots import Figure, Metrics, metric_figures, training_figures
 from concise_rl.reporting.run_log import plain, replace_text
-from concise_rl.reporting.summary import CompletionPair, Summary, headline, pick_pairs, printable, summary_rows
+from concise_rl.reporting.summary import (
+    CompletionPair,
+    Summary,
+    difficulty_rows,
+    headline,
+    pick_pairs,
+    printable,
+    summary_rows,
+)
 
 # A page that may load nothing but itself: a slip in escaping could not fetch or send either.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -115,13 +123,18 @@ def _head(title: str, difference: Summary | None, facts: Mapping[str, str]) -> s
 def _table(columns: Mapping[str, Summary], difference: Summary | None) -> str:
     if not columns:
         return ""
-    header, *body = summary_rows(columns, difference)
+    table = _table_of(summary_rows(columns, difference))
+    levels = difficulty_rows(columns)
+    more = f"<h3>By difficulty</h3>{_table_of(levels)}" if levels else ""
+    note = "[…] is the 95 % confidence interval; the change is paired by problem."
+    return f'<section><h2>Test split</h2>{table}<p class="note">{note}</p>{more}</section>\n'
+
+
+def _table_of(rows: Sequence[Sequence[str]]) -> str:
+    header, *body = rows
     head = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in header)
-    rows = "".join(f'<tr><th scope="row">{_text(name)}</th>{"".join(map(_cell, cells))}</tr>' for name, *cells in body)
-    return f"""<section><h2>Test split</h2>
-<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>
-<p class="note">[…] is the 95 % confidence interval; the change is paired by problem.</p></section>
-"""
+    lines = "".join(f'<tr><th scope="row">{_text(name)}</th>{"".join(map(_cell, cells))}</tr>' for name, *cells in body)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 
 def _cell(text: str) -> str:

@@ -32,7 +32,7 @@ h4 { font-size: 0.9rem; margin: 0 0 0.4rem; }
 .note, h4 span { color: var(--soft); font-size: 0.85rem; font-weight: normal; margin: 0.4rem 0; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.35rem 0.6rem 0.35rem 0; text-align: right; vertical-align: top; }
+th, td { padding: 0.35rem 1.4rem 0.35rem 0; text-align: right; vertical-align: top; }
 th, td { border-bottom: 1px solid var(--line); }
 td span { white-space: nowrap; }
 td .interval { color: var(--soft); }
@@ -69,6 +69,7 @@ summary { cursor: pointer; font-weight: 600; margin-top: 2rem; }
   .figures.wide, .pair { grid-template-columns: minmax(0, 1fr); }
   .figures.wide figure:first-child .plot { height: 400px; }
   table { font-size: 0.85rem; width: 100%; }
+  th, td { padding-right: 0.6rem; }
   h1 { font-size: 1.25rem; }
   .headline { font-size: 1.05rem; }
 }

@@ -115,7 +115,7 @@ def _draw_curve(
             )
     axes.set_ylabel("mean tokens" if key == "mean_tokens" else "accuracy (%)")
     axes.grid(alpha=0.25)
-    if axes.get_legend_handles_labels()[0]:
+    if key == "mean_tokens":
         axes.legend(fontsize=7, loc="best")
 
 

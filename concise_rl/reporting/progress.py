@@ -134,19 +134,20 @@ class Progress:
         head.add_column(ratio=1)
         head.add_column(justify="right", no_wrap=True)
         bar = ProgressBar(total=max(1, self.total_steps), completed=self._step)
+        # The time passed moves between steps too: a sign of life.
         passed = clock(time.monotonic() - self._started)
-        head.add_row(Text(self.title, style="bold"), bar, f"{self._step}/{self.total_steps}  {passed}")
+        times = "  ".join([f"{self._step}/{self.total_steps}", passed, *self._times()])
+        head.add_row(Text(self.title, style="bold"), bar, times)
         if not self._metrics:
             return Group(head, Text("sampling the first rollouts ...", style="dim"))
-        line = Text("   ").join(_value_bold(cell) for cell in self._cells())
-        line.append(f"   {sparkline(self._tokens, width=24)} ", style="cyan").append("tokens", style="dim")
-        line.append("   " + "   ".join(self._times()), style="dim")
-        return Group(head, line)
+        return Group(head, Text("  ").join(map(self._styled, self._cells())))
 
-
-def _value_bold(cell: str) -> Text:
-    label, _, value = cell.partition(" ")
-    return Text.assemble((f"{label} ", "dim"), (value, "bold"))
+    def _styled(self, cell: str) -> Text:
+        label, _, value = cell.replace(" %", "\u00a0%").partition(" ")
+        text = Text.assemble((f"{label}\u00a0", "dim"), (value, "bold"))
+        if label == SHOWN["mean_tokens"]:
+            text.append(f"\u00a0{sparkline(self._tokens, width=12)}", style="cyan")
+        return text
 
 
 def sparkline(values: list[float], *, width: int) -> str:

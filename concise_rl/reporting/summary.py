@@ -105,6 +105,19 @@ def summary_rows(columns: Mapping[str, Summary], difference: Summary | None = No
     return rows
 
 
+def difficulty_rows(columns: Mapping[str, Summary]) -> list[list[str]]:
+    """Accuracy and tokens by difficulty, one row a level; empty unless every summary has the same `by_difficulty`."""
+    levels = [summary.get("by_difficulty") or {} for summary in columns.values()]
+    if not levels or not levels[0] or any(list(level) != list(levels[0]) for level in levels):
+        return []
+    shown = ("accuracy", "mean_tokens", "oracle_ratio")
+    keys = [key for key in shown if any(cells.get(key) is not None for cells in levels[0].values())]
+    rows = [["difficulty", *(f"{describe(key).label}, {name}" for key in keys for name in columns)]]
+    for value in levels[0]:
+        rows.append([str(value), *(describe(key).text(level[value].get(key)) for key in keys for level in levels)])
+    return rows
+
+
 def summary_table(columns: Mapping[str, Summary], difference: Summary | None = None) -> Table:
     """`summary_rows` for the terminal."""
     header, *body = summary_rows(columns, difference)

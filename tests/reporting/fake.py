@@ -102,6 +102,10 @@ BEFORE = {
     "truncated_frac": 0.012,
     "oracle_ratio": 2.21,
     "problems": 512,
+    "by_difficulty": {
+        "2": {"accuracy": 0.99, "mean_tokens": 21.2, "oracle_ratio": 2.0, "problems": 100},
+        "6": {"accuracy": 0.91, "mean_tokens": 81.4, "oracle_ratio": 2.3, "problems": 101},
+    },
 }
 AFTER = {
     "accuracy": 0.951,
@@ -113,6 +117,10 @@ AFTER = {
     "truncated_frac": 0.0,
     "oracle_ratio": 1.04,
     "problems": 512,
+    "by_difficulty": {
+        "2": {"accuracy": 0.98, "mean_tokens": 11.0, "oracle_ratio": 1.02, "problems": 100},
+        "6": {"accuracy": 0.90, "mean_tokens": 37.9, "oracle_ratio": 1.06, "problems": 101},
+    },
 }
 DIFFERENCE = {
     "accuracy_points": -0.4,

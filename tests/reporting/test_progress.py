@@ -68,7 +68,7 @@ def test_a_terminal_gets_one_display_that_is_rewritten(time) -> None:
     assert "\x1b[1A" in text or "\x1b[2K" in text
     assert "80/80" in text
     assert "saved [checkpoint-20]" in text
-    assert "█" in text
+    assert "█" in text  # the sparkline
 
 
 def test_other_ranks_are_silent(time) -> None:

@@ -20,6 +20,7 @@ from concise_rl.reporting.plots import metric_figures, plot_training, smooth, tr
 from concise_rl.reporting.summary import (
     Answer,
     CompletionPair,
+    difficulty_rows,
     headline,
     pairs_view,
     pick_pairs,
@@ -61,6 +62,14 @@ def test_the_table() -> None:
     out = io.StringIO()
     Console(file=out, width=100).print(summary_table(COLUMNS, DIFFERENCE))
     assert "95.5 % [93.5, 97.0]" in out.getvalue()
+
+
+def test_the_levels_of_difficulty() -> None:
+    header, easy, hard = difficulty_rows(COLUMNS)
+    assert header[:3] == ["difficulty", "accuracy, before", "accuracy, after"]
+    assert easy == ["2", "99.0 %", "98.0 %", "21.2", "11.0", "2.00", "1.02"]
+    assert hard[0] == "6"
+    assert difficulty_rows({"before": BEFORE, "after": AFTER | {"by_difficulty": {}}}) == []
 
 
 def test_the_pairs_are_the_typical_the_best_and_the_worst() -> None:
