@@ -17,7 +17,6 @@ MAX_ANSWER_CHARS = 4096
 
 _BOX = re.compile(r"\\boxed\s*\{")
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
-_IGNORED = re.compile(r"\\?\$|\\?%\s*$")
 
 
 @dataclass
@@ -88,7 +87,8 @@ def _last_box(text: str) -> str | None:
 def _plain(answer: str) -> str:
     """Without box, dollars, a final percent sign, and the white space around what is left."""
     box = _last_box(answer)
-    return _IGNORED.sub("", answer if box is None else box).strip()
+    plain = (answer if box is None else box).replace(r"\$", "").replace("$", "").strip()
+    return plain[:-1].removesuffix("\\").rstrip() if plain.endswith("%") else plain
 
 
 def _boxed(plain: str) -> str:
