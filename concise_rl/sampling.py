@@ -39,6 +39,7 @@ def sample_tokens(
     top_p: float = 1.0,
     top_k: int = 0,
     generator: torch.Generator | None = None,
+    seeds: Sequence[int] | None = None,
     batch_rows: int | None = None,
     on_finished: Callable[[int], None] | None = None,
 ) -> list[list[int]]:
@@ -57,6 +58,7 @@ def sample_tokens(
         top_k: 0 keeps all.
         generator: source of one seed a row, on the CPU; the global one when None. The same seed, model, prompts and
             machine give the same tokens.
+        seeds: one a row, in place of the generator: a row then samples the same in any list of prompts.
         batch_rows: most rows that sample at once; all of them when None.
         on_finished: called with the number of rows that have finished so far, once a token step that finished any.
 
@@ -66,7 +68,8 @@ def sample_tokens(
     _check_settings(model, prompt_ids, max_new_tokens, temperature, top_p, top_k, batch_rows)
     if not prompt_ids:
         return []
-    seeds = torch.randint(2**62, (len(prompt_ids),), generator=generator).tolist()
+    if seeds is None:
+        seeds = torch.randint(2**62, (len(prompt_ids),), generator=generator).tolist()
     batch_rows = min(batch_rows or len(prompt_ids), len(prompt_ids))
     settings = _Settings(max_new_tokens, temperature, top_p, top_k, frozenset(eos_token_ids), pad_token_id)
     with evaluating(model):
@@ -83,9 +86,15 @@ def supports_plain_cache(model: Any) -> bool:
     """
     if getattr(model.config, "is_encoder_decoder", False) or not model._supports_default_dynamic_cache():
         return False
-    if not {"position_ids", "past_key_values", "attention_mask"} <= set(inspect.signature(model.forward).parameters):
+    if not {"position_ids", "past_key_values", "attention_mask"} <= _forward_parameters(model):
         return False
     return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+
+
+def _forward_parameters(model: Any) -> set[str]:
+    """What the model's forward takes by name; an adapter's wrapper names fewer and hands the others on."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return set(inspect.signature(inner.forward).parameters)
 
 
 @contextmanager
@@ -254,7 +263,7 @@ def _prefill(
 ) -> _Live:
     ids_RL, mask_RL = left_pad([prompt_ids[row] for row in rows], settings.pad_token_id, model.device)
     cache = Cache(layers=[_GrowingLayer() for _ in DynamicCache(config=model.config).layers])
-    keep = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+    keep = {"logits_to_keep": 1} if "logits_to_keep" in _forward_parameters(model) else {}
     output = model(
         input_ids=ids_RL,
         attention_mask=mask_RL,

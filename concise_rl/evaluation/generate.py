@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
+from concise_rl.data.base import content_key
 from concise_rl.errors import UserError
-from concise_rl.sampling import sample_tokens
 
 Progress = Callable[[int, int], None]
 """Called with the completions that are finished so far, and how many there will be."""
@@ -21,7 +20,7 @@ class Completion:
 
     Attributes:
         token_ids: the sampled tokens, EOS included.
-        text: the same without special tokens that end or pad; a think tag stays.
+        text: what the verifier reads: all of it but EOS and padding, think tags included.
         truncated: the limit came before EOS.
     """
 
@@ -45,24 +44,35 @@ def generate_completions(
 ) -> list[list[Completion]]:
     """`samples` completions for each rendered prompt, P lists in the order of the prompts.
 
-    Prompts are tokenised without special tokens: a rendered prompt holds those that it wants. The longest prompts go
-    first, and a waiting prompt takes the place of a finished row (`concise_rl.sampling`). `temperature=0` is greedy.
-    What a row samples depends on the seed and its place among the rows, not on `batch_rows`, up to the rounding of
-    the model's own arithmetic.
+    A waiting prompt takes the place of a finished row (`concise_rl.sampling`); `temperature=0` is greedy. What a
+    completion is depends on the seed, the prompt's text and which of its samples it is: not on the other prompts, on
+    `batch_rows`, or on how the prompts are shared out among processes (up to the rounding of the model's arithmetic).
+
+    A prompt rendered with a chat template holds the special tokens it wants; where the tokenizer has no template it
+    adds its own, such as BOS.
 
     Raises:
         UserError: `samples` below 1, a tokenizer without EOS, or a setting that `sample_tokens` refuses.
     """
+    from concise_rl.sampling import sample_tokens
+
     if samples < 1:
         raise UserError(f"samples={samples}: each prompt needs one completion or more")
     eos_ids = eos_token_ids(model, tokenizer)
-    encoded = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
-    rows = [ids for ids in encoded for _ in range(samples)]
+    rows, seeds = [], []
+    seen: Counter[str] = Counter()
+    for prompt in prompts:
+        ids = tokenizer(prompt, add_special_tokens=not tokenizer.chat_template)["input_ids"]
+        for _ in range(samples):
+            rows.append(ids)
+            seeds.append(int(content_key(str(seed), prompt, str(seen[prompt])), 16) >> 1)
+            seen[prompt] += 1
 
     def finished(count: int) -> None:
         if on_progress is not None:
             on_progress(count, len(rows))
 
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(eos_ids)
     sampled = sample_tokens(
         model,
         rows,
@@ -70,12 +80,17 @@ def generate_completions(
         temperature=temperature,
         top_p=top_p,
         eos_token_ids=eos_ids,
-        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(eos_ids),
-        generator=torch.Generator().manual_seed(seed),
+        pad_token_id=pad_id,
+        seeds=seeds,
         batch_rows=batch_rows,
         on_finished=finished,
     )
-    completions = [Completion(ids, completion_text(tokenizer, ids, eos_ids), ids[-1] not in eos_ids) for ids in sampled]
+    # Only EOS and padding are left out: a tokenizer may count `</think>` among its special tokens.
+    silent = eos_ids | {pad_id}
+    texts = tokenizer.batch_decode([[token for token in ids if token not in silent] for ids in sampled])
+    completions = [
+        Completion(ids, text, truncated=ids[-1] not in eos_ids) for ids, text in zip(sampled, texts, strict=True)
+    ]
     return [completions[start : start + samples] for start in range(0, len(completions), samples)]
 
 
@@ -95,14 +110,3 @@ def eos_token_ids(model: Any, tokenizer: Any) -> set[int]:
             "tokenizer.eos_token is None: no completion could end; set it, for example tokenizer.eos_token='</s>'"
         )
     return ids
-
-
-def completion_text(tokenizer: Any, token_ids: Sequence[int], eos_ids: set[int]) -> str:
-    """The text a verifier reads: all tokens but the EOS that ends them.
-
-    Other special tokens stay, for a tokenizer may count `</think>` among them.
-    """
-    ids = list(token_ids)
-    if ids and ids[-1] in eos_ids:
-        ids.pop()
-    return tokenizer.decode(ids, skip_special_tokens=False)

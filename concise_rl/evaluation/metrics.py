@@ -12,39 +12,28 @@ Counting rules, everywhere below:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from concise_rl.errors import UserError
+from concise_rl.evaluation.row import EvaluationRow
 
 RESAMPLES = 2000
+BLOCKS = 20
+"""The resamples are drawn in so many parts, which bounds the memory."""
+
+MAX_LEVELS = 20
+"""A column of more values than this is a measurement, not a level of difficulty."""
+
 BOOTSTRAP_SEED = 0
 COVERAGE = (2.5, 97.5)
 """Percentiles of the resampled statistic that bound the 95 % interval."""
 
 
-class Row(Protocol):
-    """What the metrics read of one completion."""
-
-    @property
-    def prompt_id(self) -> str: ...
-    @property
-    def correct(self) -> bool: ...
-    @property
-    def scorable(self) -> bool: ...
-    @property
-    def truncated(self) -> bool: ...
-    @property
-    def tokens(self) -> int: ...
-    @property
-    def think_tokens(self) -> int: ...
-    @property
-    def columns(self) -> Any: ...
-
-
-def summarize(rows: Sequence[Row]) -> dict[str, Any]:
+def summarize(rows: Sequence[EvaluationRow]) -> dict[str, Any]:
     """All numbers of one evaluation.
 
     Returns a dict with, for R rows of P problems:
@@ -54,20 +43,18 @@ def summarize(rows: Sequence[Row]) -> dict[str, Any]:
       mean; `mean_tokens_correct`, `mean_tokens_wrong` (None where there is no such row).
     - `truncated_frac`, `unscorable_frac`.
     - `oracle_ratio`: mean tokens over mean `oracle_tokens`, where every row has that column; else None.
-    - `by_difficulty`: where every row has the column `difficulty`, a dict from its value (as text, in its own order) to
-      `{accuracy, mean_tokens, oracle_ratio, problems}`; else empty.
+    - `by_difficulty`: where every row has the column `difficulty`, with no more than 20 values, a dict from its value
+      (as text, in its own order) to accuracy and mean tokens with intervals, `oracle_ratio`, `problems`; else empty.
 
     Raises:
         UserError: no rows.
     """
     if not rows:
         raise UserError("an evaluation without rows has no summary: give it one prompt or more")
-    tokens = np.array([row.tokens for row in rows], dtype=np.float64)
-    think = np.array([row.think_tokens for row in rows], dtype=np.float64)
-    correct = _correct(rows)
-    sums_PK, counts_P, ids = _by_problem(rows, np.stack([correct, tokens], axis=1))
-    accuracy_interval, tokens_interval = _mean_intervals(sums_PK, counts_P)
-    answers = np.array([row.tokens - row.think_tokens - _closed(row) for row in rows], dtype=np.float64)
+    tokens = np.array([row.length for row in rows], dtype=np.float64)
+    correct = np.array([row.correct for row in rows])
+    problems = _Problems.of(rows)
+    accuracy_interval, tokens_interval = _resample(len(problems.ids), problems.means)
     return {
         "accuracy": float(correct.mean()),
         "accuracy_interval": accuracy_interval,
@@ -75,20 +62,20 @@ def summarize(rows: Sequence[Row]) -> dict[str, Any]:
         "mean_tokens_interval": tokens_interval,
         "median_tokens": float(np.median(tokens)),
         "p90_tokens": float(np.percentile(tokens, 90)),
-        "mean_think_tokens": float(think.mean()),
-        "mean_answer_tokens": float(answers.mean()),
-        "mean_tokens_correct": _mean_or_none(tokens[correct > 0]),
-        "mean_tokens_wrong": _mean_or_none(tokens[correct == 0]),
+        "mean_think_tokens": float(np.mean([row.think_length for row in rows])),
+        "mean_answer_tokens": float(np.mean([row.answer_length for row in rows])),
+        "mean_tokens_correct": _mean_or_none(tokens[correct]),
+        "mean_tokens_wrong": _mean_or_none(tokens[~correct]),
         "truncated_frac": float(np.mean([row.truncated for row in rows])),
-        "unscorable_frac": float(np.mean([not row.scorable for row in rows])),
+        "unscorable_frac": float(np.mean([not row.verdict.scorable for row in rows])),
         "oracle_ratio": _oracle_ratio(rows),
-        "problems": len(ids),
-        "samples": len(rows) / len(ids),
+        "problems": len(problems.ids),
+        "samples": len(rows) / len(problems.ids),
         "by_difficulty": _by_difficulty(rows),
     }
 
 
-def difference(before: Sequence[Row], after: Sequence[Row]) -> dict[str, Any]:
+def paired_difference(before: Sequence[EvaluationRow], after: Sequence[EvaluationRow]) -> dict[str, Any]:
     """What changed between two evaluations of the same problems.
 
     `accuracy_points` is 100 * (accuracy after - before); `tokens_percent` is 100 * (mean tokens after / before - 1).
@@ -99,33 +86,29 @@ def difference(before: Sequence[Row], after: Sequence[Row]) -> dict[str, Any]:
     Raises:
         UserError: the sides hold different problems, or none.
     """
-    before_PK, before_counts_P, before_ids = _sums(before)
-    after_PK, after_counts_P, after_ids = _sums(after)
-    if set(before_ids) != set(after_ids) or not before_ids:
-        only_before, only_after = set(before_ids) - set(after_ids), set(after_ids) - set(before_ids)
+    first, second = _Problems.of(before), _Problems.of(after)
+    only_before, only_after = set(first.ids) - set(second.ids), set(second.ids) - set(first.ids)
+    if only_before or only_after or not first.ids:
         raise UserError(
-            f"before and after must hold the same problems, one or more: {len(only_before)} of {len(before_ids)} are "
-            f"only before and {len(only_after)} of {len(after_ids)} only after; evaluate both on one split and limit"
+            f"before and after must hold the same problems, at least one: {len(only_before)} of {len(first.ids)} are "
+            f"only before and {len(only_after)} of {len(second.ids)} only after; evaluate both on one split and limit"
         )
-    place = {prompt_id: p for p, prompt_id in enumerate(after_ids)}
-    order = np.array([place[prompt_id] for prompt_id in before_ids])
-    after_PK, after_counts_P = after_PK[order], after_counts_P[order]
+    second = second.in_order(first.ids)
 
-    def change(weights_BP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        before_BK = (weights_BP @ before_PK) / (weights_BP @ before_counts_P)[:, None]
-        after_BK = (weights_BP @ after_PK) / (weights_BP @ after_counts_P)[:, None]
-        return 100 * (after_BK[:, 0] - before_BK[:, 0]), 100 * (after_BK[:, 1] / before_BK[:, 1] - 1)
+    def change(weights_BP: np.ndarray) -> np.ndarray:
+        (accuracy_0, tokens_0), (accuracy_1, tokens_1) = first.means(weights_BP).T, second.means(weights_BP).T
+        return np.stack([100 * (accuracy_1 - accuracy_0), 100 * (tokens_1 / tokens_0 - 1)], axis=1)
 
-    points, percent = change(np.ones((1, len(before_ids))))
-    points_B, percent_B = change(_bootstrap_weights(len(before_ids)))
-    once = bool((before_counts_P == 1).all() and (after_counts_P == 1).all())
+    points, percent = change(np.ones((1, len(first.ids))))[0]
+    points_interval, percent_interval = _resample(len(first.ids), change)
+    once = bool((first.counts_P == 1).all() and (second.counts_P == 1).all())
     return {
-        "accuracy_points": float(points[0]),
-        "accuracy_points_interval": _interval(points_B),
-        "tokens_percent": float(percent[0]),
-        "tokens_percent_interval": _interval(percent_B),
-        "mcnemar_p": mcnemar_p(before_PK[:, 0], after_PK[:, 0]) if once else None,
-        "problems": len(before_ids),
+        "accuracy_points": float(points),
+        "accuracy_points_interval": points_interval,
+        "tokens_percent": float(percent),
+        "tokens_percent_interval": percent_interval,
+        "mcnemar_p": mcnemar_p(first.sums_PK[:, 0], second.sums_PK[:, 0]) if once else None,
+        "problems": len(first.ids),
     }
 
 
@@ -141,72 +124,79 @@ def mcnemar_p(before_P: np.ndarray, after_P: np.ndarray) -> float:
 # --- bootstrap over problems ------------------------------------------------------------------------------------------
 
 
-def _bootstrap_weights(problems: int) -> np.ndarray:
-    """How often each of P problems is drawn in each resample, (RESAMPLES, P)."""
+@dataclass(frozen=True)
+class _Problems:
+    """Rows added up by problem: K = 2 sums (right rows, tokens) and the number of rows of each of P problems."""
+
+    ids: list[str]
+    sums_PK: np.ndarray
+    counts_P: np.ndarray
+
+    @classmethod
+    def of(cls, rows: Sequence[EvaluationRow]) -> _Problems:
+        place: dict[str, int] = {}
+        problem_R = np.array([place.setdefault(row.prompt_id, len(place)) for row in rows], dtype=np.int64)
+        values_RK = np.array([(row.correct, row.length) for row in rows], dtype=np.float64).reshape(-1, 2)
+        sums_PK = np.zeros((len(place), 2))
+        np.add.at(sums_PK, problem_R, values_RK)
+        return cls(list(place), sums_PK, np.bincount(problem_R, minlength=len(place)))
+
+    def in_order(self, ids: Sequence[str]) -> _Problems:
+        place = {prompt_id: p for p, prompt_id in enumerate(self.ids)}
+        order = [place[prompt_id] for prompt_id in ids]
+        return _Problems(list(ids), self.sums_PK[order], self.counts_P[order])
+
+    def means(self, weights_BP: np.ndarray) -> np.ndarray:
+        """Accuracy and mean tokens over rows, with each problem taken as often as `weights_BP` says, (B, K)."""
+        return (weights_BP @ self.sums_PK) / (weights_BP @ self.counts_P)[:, None]
+
+
+def _resample(problems: int, statistic: Callable[[np.ndarray], np.ndarray]) -> list[list[float]]:
+    """The 95 % percentile interval of each statistic, (B, P) weights to (B, K) values, over resampled problems."""
     generator = np.random.default_rng(BOOTSTRAP_SEED)
-    return generator.multinomial(problems, np.full(problems, 1 / problems), size=RESAMPLES).astype(np.float64)
-
-
-def _interval(values_B: np.ndarray) -> list[float]:
-    return [float(bound) for bound in np.percentile(values_B, COVERAGE)]
-
-
-def _mean_intervals(sums_PK: np.ndarray, counts_P: np.ndarray) -> list[list[float]]:
-    weights_BP = _bootstrap_weights(len(counts_P))
-    means_BK = (weights_BP @ sums_PK) / (weights_BP @ counts_P)[:, None]
-    return [_interval(means_BK[:, k]) for k in range(sums_PK.shape[1])]
-
-
-def _by_problem(rows: Sequence[Row], values_RK: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Sums (P, K) and counts (P,) of the rows of each problem, and the problems' ids."""
-    ids = list(dict.fromkeys(row.prompt_id for row in rows))
-    place = {prompt_id: p for p, prompt_id in enumerate(ids)}
-    problem_R = np.array([place[row.prompt_id] for row in rows], dtype=np.int64)
-    sums_PK = np.zeros((len(ids), values_RK.shape[1]))
-    np.add.at(sums_PK, problem_R, values_RK)
-    return sums_PK, np.bincount(problem_R, minlength=len(ids)).astype(np.float64), ids
-
-
-def _sums(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    tokens = np.array([row.tokens for row in rows], dtype=np.float64)
-    return _by_problem(rows, np.stack([_correct(rows), tokens], axis=1))
+    share = np.full(problems, 1 / problems)
+    blocks = [
+        statistic(generator.multinomial(problems, share, size=RESAMPLES // BLOCKS).astype(np.float64))
+        for _ in range(BLOCKS)
+    ]
+    low_K, high_K = np.percentile(np.concatenate(blocks), COVERAGE, axis=0)
+    return [[float(low), float(high)] for low, high in zip(low_K, high_K, strict=True)]
 
 
 # --- single statistics ------------------------------------------------------------------------------------------------
-
-
-def _correct(rows: Sequence[Row]) -> np.ndarray:
-    return np.array([row.correct and row.scorable for row in rows], dtype=np.float64)
-
-
-def _closed(row: Row) -> int:
-    """1 where a closing think tag stands between the think and the answer tokens."""
-    return int(row.think_tokens < row.tokens)
 
 
 def _mean_or_none(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def _oracle_ratio(rows: Sequence[Row]) -> float | None:
-    oracle = [row.columns.get("oracle_tokens") for row in rows]
-    if any(tokens is None for tokens in oracle) or sum(oracle) <= 0:
+def _oracle_ratio(rows: Sequence[EvaluationRow]) -> float | None:
+    oracle = [row.columns["oracle_tokens"] for row in rows if row.columns.get("oracle_tokens") is not None]
+    if len(oracle) < len(rows) or sum(oracle) <= 0:
         return None
-    return sum(row.tokens for row in rows) / sum(oracle)
+    return sum(row.length for row in rows) / sum(oracle)
 
 
-def _by_difficulty(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    levels = {row.columns.get("difficulty") for row in rows}
-    if None in levels:
+def _by_difficulty(rows: Sequence[EvaluationRow]) -> dict[str, dict[str, Any]]:
+    by_level: dict[Any, list[EvaluationRow]] = {}
+    for row in rows:
+        level = row.columns.get("difficulty")
+        if not isinstance(level, str | int | float):
+            return {}
+        by_level.setdefault(level, []).append(row)
+    if len(by_level) > MAX_LEVELS:
         return {}
-    ordered = sorted(levels, key=lambda level: (isinstance(level, str), level))
     table = {}
-    for level in ordered:
-        chosen = [row for row in rows if row.columns["difficulty"] == level]
+    for level in sorted(by_level, key=lambda level: (isinstance(level, str), level)):
+        chosen = by_level[level]
+        problems = _Problems.of(chosen)
+        accuracy_interval, tokens_interval = _resample(len(problems.ids), problems.means)
         table[str(level)] = {
-            "accuracy": float(_correct(chosen).mean()),
-            "mean_tokens": float(np.mean([row.tokens for row in chosen])),
+            "accuracy": float(np.mean([row.correct for row in chosen])),
+            "accuracy_interval": accuracy_interval,
+            "mean_tokens": float(np.mean([row.length for row in chosen])),
+            "mean_tokens_interval": tokens_interval,
             "oracle_ratio": _oracle_ratio(chosen),
-            "problems": len({row.prompt_id for row in chosen}),
+            "problems": len(problems.ids),
         }
     return table

@@ -37,5 +37,5 @@ def model():
 @pytest.fixture(scope="session")
 def prompts():
     generator = torch.Generator().manual_seed(0)
-    lengths = torch.randint(1, 12, (40,), generator=generator).tolist()
+    lengths = torch.randint(1, 12, (28,), generator=generator).tolist()
     return [torch.randint(2, VOCABULARY, (n,), generator=generator).tolist() for n in lengths]

@@ -1,0 +1,150 @@
+"""What any method would have made of rollouts that are already there: rewards and credits again, without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from concise_rl.advantages.base import Advantage
+from concise_rl.batch import COLUMN_PREFIX, OPTIONAL_FIELDS, RolloutBatch
+from concise_rl.errors import UserError
+from concise_rl.rollout import step_metrics
+from concise_rl.shapers import Compose, Shaper, State, check_reward
+
+PARTS_PREFIX = "parts."
+
+Method = tuple[Shaper | Sequence[Shaper], Advantage]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The outcome of a replay.
+
+    Attributes:
+        methods: method name to its statistics, each the mean over the steps in which it is defined:
+
+            - those of `concise_rl.rollout.step_metrics`, as the training log has them;
+            - `reward_correct`, `reward_wrong`: mean shaped reward of the right and of the wrong scorable rows;
+            - `mean_abs_credit`: mean |credit| over all rows;
+            - `flipped_correct_frac`: the share of right scorable rows that the unshaped task reward credits above 0
+              under the same advantage, and the shaped reward below 0. `wiped_correct_frac` counts every right row with
+              negative credit, those of all-right groups among them;
+            - `credit_length_correlation`: Pearson's, of credit and length over the right scorable rows; left out where
+              either does not vary.
+        rows: one dict a method and completion, in the order of the steps: `method`, `step`, `prompt_id`, `sample`,
+            `length`, `correct`, `scorable`, `task_reward`, `shaped_reward`, `credit` (summed where it is a token's).
+    """
+
+    methods: dict[str, dict[str, float]]
+    rows: list[dict[str, Any]]
+
+
+def replay(batches: Iterable[tuple[RolloutBatch, Tensor | None]], methods: Mapping[str, Method]) -> Replay:
+    """Shape stored rollouts with each method, its state carried from step to step.
+
+    Args:
+        batches: the steps in the order of training, each with the reward to be shaped, (N,) float64; None takes the
+            batch's task reward.
+        methods: name to shapers (one, or several from left to right) and advantage.
+
+    Raises:
+        UserError: no steps, or a method needs a field or column that the stored rollouts lack; names both.
+        ValueError: a shaper returns a reward of the wrong shape or one that is not finite.
+    """
+    shapers = {name: as_one(shaper) for name, (shaper, _) in methods.items()}
+    states: dict[str, State] = {name: shaper.init() for name, shaper in shapers.items()}
+    per_step: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
+    rows: list[dict[str, Any]] = []
+    for batch, reward in batches:
+        reward = batch.task_reward if reward is None else reward
+        for name, (_, advantage) in methods.items():
+            shaper = shapers[name]
+            check_needs(name, shaper.needs | advantage.needs, batch)
+            shaped, states[name] = shaper(batch, reward, states[name])
+            check_reward(shaper, batch, shaped.reward)
+            credit = advantage(batch, shaped.reward)
+            task_credit_N = _per_row(advantage(batch, reward))
+            per_step[name].append(
+                step_metrics(batch, shaped.reward, credit)
+                | credit_statistics(batch, shaped.reward, _per_row(credit), task_credit_N)
+            )
+            rows += _rows(name, batch, shaped.reward, _per_row(credit))
+    if not rows and methods:
+        raise UserError("nothing to replay: the run stored no rollouts; train with run.rollouts_every=1")
+    return Replay({name: _mean_over_steps(steps) for name, steps in per_step.items()}, rows)
+
+
+def as_one(shaper: Shaper | Sequence[Shaper]) -> Shaper:
+    """Several shapers as one."""
+    return Compose(shaper) if isinstance(shaper, Sequence) else shaper
+
+
+def check_needs(method: str, needs: Iterable[str], batch: RolloutBatch) -> None:
+    """Refuse a method whose fields the batch lacks.
+
+    Raises:
+        UserError: names the method and the field.
+    """
+    for need in sorted(needs):
+        if need.startswith(COLUMN_PREFIX):
+            there = need.removeprefix(COLUMN_PREFIX) in batch.columns
+        elif need.startswith(PARTS_PREFIX):
+            there = need.removeprefix(PARTS_PREFIX) in batch.parts
+        else:
+            there = need not in OPTIONAL_FIELDS or getattr(batch, need) is not None
+        if not there:
+            raise UserError(
+                f"method {method!r} needs {need!r}, which the stored rollouts of step {batch.step} lack: "
+                "leave the method out, or record the run with a method that needs the same"
+            )
+
+
+def credit_statistics(batch: RolloutBatch, reward: Tensor, credit_N: Tensor, task_credit_N: Tensor) -> dict[str, float]:
+    """The statistics of one step that `Replay.methods` adds to `step_metrics`; those without a row are left out."""
+    right, wrong = batch.correct & batch.scorable, ~batch.correct & batch.scorable
+    statistics = {"mean_abs_credit": float(credit_N.abs().mean())}
+    if bool(wrong.any()):
+        statistics["reward_wrong"] = float(reward[wrong].mean())
+    if bool(right.any()):
+        statistics["reward_correct"] = float(reward[right].mean())
+        statistics["flipped_correct_frac"] = float(((credit_N < 0) & (task_credit_N > 0))[right].double().mean())
+        pair = torch.stack([credit_N[right].double(), batch.lengths[right].double()])
+        if bool((pair != pair[:, :1]).any(dim=1).all()):
+            statistics["credit_length_correlation"] = float(torch.corrcoef(pair)[0, 1])
+    return statistics
+
+
+def _per_row(credit: Tensor) -> Tensor:
+    return credit if credit.ndim == 1 else credit.sum(dim=1)
+
+
+def _rows(method: str, batch: RolloutBatch, reward: Tensor, credit_N: Tensor) -> list[dict[str, Any]]:
+    columns = {
+        "length": batch.lengths,
+        "correct": batch.correct,
+        "scorable": batch.scorable,
+        "task_reward": batch.task_reward,
+        "shaped_reward": reward,
+        "credit": credit_N,
+    }
+    values = [column.tolist() for column in columns.values()]
+    return [
+        {
+            "method": method,
+            "step": batch.step,
+            "prompt_id": batch.prompt_ids[n // batch.group_size],
+            "sample": n % batch.group_size,
+            **dict(zip(columns, row, strict=True)),
+        }
+        for n, row in enumerate(zip(*values, strict=True))
+    ]
+
+
+def _mean_over_steps(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    names = list(dict.fromkeys(name for step in steps for name in step))
+    found = {name: [step[name] for step in steps if name in step] for name in names}
+    return {name: sum(values) / len(values) for name, values in found.items()}

@@ -1,0 +1,183 @@
+"""From prompts to judged rows and back from disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from concise_rl.data import Prompt
+from concise_rl.errors import DataError, UserError
+from concise_rl.evaluation import Evaluation, EvaluationRow, difference, evaluate, generate_completions
+from concise_rl.evaluation.evaluate import render_text
+from concise_rl.verifiers import Verdict
+
+from .conftest import EOS, tiny_llama
+
+WORDS = ["<pad>", "</s>", "<think>", "</think>", *"0123456789+-= ", "a", "b", "c", "d", "e", "f"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<pad>"))
+    inner.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    inner.decoder = decoders.Fuse()
+    fast = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="</s>")
+    fast.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    return fast
+
+
+@pytest.fixture(scope="module")
+def talker():
+    """A random model over the same words; it ends, and thinks, by chance."""
+    return tiny_llama(vocab_size=len(WORDS), initializer_range=0.2)
+
+
+class EvenLength:
+    """Right where the text has an even number of characters; cannot read a text with an `a`."""
+
+    hostile_input_safe = True
+
+    def __call__(self, completion, reference):
+        return Verdict.unscorable("an a") if "a" in completion else Verdict.of(len(completion) % 2 == 0, reference)
+
+
+PROMPTS = [Prompt.of(f"{i}+{i * 7 % 10}=", str(i), difficulty=i % 3, oracle_tokens=5) for i in range(10)]
+SETTINGS = {"max_new_tokens": 24, "temperature": 1.0, "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def evaluation(talker, tokenizer):
+    return evaluate(talker, tokenizer, PROMPTS, EvenLength(), samples=4, **SETTINGS)
+
+
+def test_rows_hold_what_was_said_and_judged(evaluation, talker, tokenizer):
+    assert [(row.prompt_id, row.sample) for row in evaluation.rows] == [(p.id, k) for p in PROMPTS for k in range(4)]
+    said = generate_completions(talker, tokenizer, [p.messages[-1]["content"] for p in PROMPTS], samples=4, **SETTINGS)
+    tag = tokenizer.convert_tokens_to_ids("</think>")
+    for row, completion in zip(evaluation.rows, (c for group in said for c in group), strict=True):
+        ids = completion.token_ids
+        assert row.completion == completion.text
+        assert row.length == len(ids)
+        assert row.think_length == (ids.index(tag) if tag in ids else len(ids))
+        assert row.truncated == (EOS not in ids)
+        assert "</s>" not in row.completion
+        assert ("</think>" in row.completion) == (tag in ids)
+        assert row.verdict == EvenLength()(row.completion, row.reference)
+    kinds = {(row.truncated, row.verdict.scorable, row.think_length < row.length) for row in evaluation.rows}
+    assert len(kinds) > 4, "the case must hold every kind of row"
+    assert evaluation.summary()["oracle_ratio"] == pytest.approx(evaluation.summary()["mean_tokens"] / 5)
+
+
+def test_what_a_problem_says_depends_on_seed_and_text_alone(evaluation, talker, tokenizer):
+    """The same in another order, in a part, in other batches: as when several processes share the problems."""
+    part = evaluate(talker, tokenizer, PROMPTS[7:2:-1], EvenLength(), samples=4, batch_rows=3, **SETTINGS)
+    whole = {(row.prompt_id, row.sample): row for row in evaluation.rows}
+    assert all(whole[row.prompt_id, row.sample] == row for row in part.rows)
+    other = evaluate(talker, tokenizer, PROMPTS, EvenLength(), samples=4, **SETTINGS | {"seed": 4})
+    assert [row.completion for row in other.rows] != [row.completion for row in evaluation.rows]
+    assert len({row.completion for row in evaluation.rows if row.prompt_id == PROMPTS[0].id}) > 1
+    assert difference(evaluation, evaluation)["tokens_percent_interval"] == [0, 0]
+
+
+def test_progress_counts_completions(talker, tokenizer):
+    seen = []
+    generate_completions(
+        talker, tokenizer, ["1+1=", "2="], samples=3, on_progress=lambda *count: seen.append(count), **SETTINGS
+    )
+    assert seen[-1] == (6, 6)
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+
+
+def test_chat_template_where_there_is_one(tokenizer):
+    import copy
+
+    prompt = PROMPTS[3]
+    assert render_text(prompt, tokenizer, "be brief") == "be brief\n\n3+1="
+    chatty = copy.deepcopy(tokenizer)
+    chatty.chat_template = (
+        "{% for m in messages %}{{ m['role'][0] }}:{{ m['content'] }};{% endfor %}"
+        "{% if add_generation_prompt %}a:{% endif %}"
+    )
+    assert render_text(prompt, chatty, "be brief") == "s:be brief;u:3+1=;a:"
+
+
+def test_refusals(talker, tokenizer):
+    import copy
+
+    with pytest.raises(UserError, match="samples=0"):
+        generate_completions(talker, tokenizer, ["1"], samples=0, **SETTINGS)
+    endless, endless_model = copy.deepcopy(tokenizer), copy.deepcopy(talker)
+    endless.eos_token = None
+    endless_model.generation_config.eos_token_id = None
+    with pytest.raises(UserError, match="eos_token is None"):
+        generate_completions(endless_model, endless, ["1"], samples=1, **SETTINGS)
+
+
+def test_two_tokens_may_end_a_completion(talker, tokenizer):
+    import copy
+
+    two = copy.deepcopy(talker)
+    two.generation_config.eos_token_id = [EOS, 6]
+    (said,) = generate_completions(two, tokenizer, ["1+1="], samples=40, **SETTINGS)
+    ends = [c.token_ids[-1] for c in said if not c.truncated]
+    assert set(ends) == {EOS, 6}
+    assert all(not {EOS, 6} & set(c.token_ids[:-1]) for c in said)
+
+
+def test_save_and_load_are_exact(evaluation, tmp_path):
+    odd = Verdict(True, True, 0.1 + 0.2, {"format": 1 / 3}, "line\nbreak \u2028")
+    row = EvaluationRow("x", 0, "p\r\n", "\x85", "e\ud800nd \U0001f600", 7, 3, True, odd, {"n": None, "l": [1, 2.5]})
+    kept = Evaluation([*evaluation.rows, row])
+    path = tmp_path / "evaluation.jsonl"
+    kept.save(path)
+    assert Evaluation.load(path).rows == kept.rows
+    assert len(path.read_text().splitlines()) == len(kept.rows)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda line: line[: len(line) // 2] + b"\n",
+        lambda line: b"[]\n",
+        lambda line: json.dumps({**json.loads(line), "length": "7"}).encode() + b"\n",
+        lambda line: json.dumps({**json.loads(line), "length": -1}).encode() + b"\n",
+        lambda line: json.dumps({**json.loads(line), "extra": 1}).encode() + b"\n",
+        lambda line: json.dumps({k: v for k, v in json.loads(line).items() if k != "verdict"}).encode() + b"\n",
+        lambda line: json.dumps({**json.loads(line), "verdict": {"right": True}}).encode() + b"\n",
+        lambda line: b"\xff\xfe\n",
+    ],
+)
+def test_a_damaged_line_is_named(evaluation, tmp_path, damage):
+    path = tmp_path / "evaluation.jsonl"
+    evaluation.save(path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:4], damage(lines[4]), *lines[5:]]))
+    with pytest.raises(DataError, match="line 5 is damaged"):
+        Evaluation.load(path)
+
+
+def test_a_file_cut_short_is_named(evaluation, tmp_path):
+    path = tmp_path / "evaluation.jsonl"
+    evaluation.save(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match=f"line {len(evaluation.rows)} is damaged"):
+        Evaluation.load(path)
+    with pytest.raises(DataError, match="cannot be read"):
+        Evaluation.load(tmp_path / "none.jsonl")
+
+
+def test_a_failed_save_leaves_the_old_file(evaluation, tmp_path):
+    path = tmp_path / "evaluation.jsonl"
+    evaluation.save(path)
+    bad = dataclasses.replace(evaluation.rows[0], columns={"picture": object()})
+    with pytest.raises(UserError, match="no JSON value"):
+        Evaluation([bad]).save(path)
+    with pytest.raises(UserError, match="cannot be written"):
+        evaluation.save(tmp_path / "absent" / "evaluation.jsonl")
+    assert Evaluation.load(path).rows == evaluation.rows
