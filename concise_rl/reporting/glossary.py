@@ -47,6 +47,7 @@ class Metric:
 _STEP = "one training step"
 _TRL = "TRL, same step"
 _EVAL = "evaluation"
+_REPLAY = "replay"
 
 _TABLE = (
     Metric(
@@ -126,7 +127,10 @@ _TABLE = (
         "mean of exp(r - p) - (r - p) - 1 over tokens, r and p the log-probs of reference and policy; only if beta > 0",
         _TRL,
     ),
-    Metric("step_seconds", "step time", "s", "wall time of the whole step", _STEP, "lower"),
+    Metric("step_time", "step time", "s", "wall time of the whole step, sampling included", _TRL, "lower"),
+    Metric(
+        "clip_ratio/region_mean", "clipped tokens", "%", "tokens of the loss whose ratio was clipped / tokens", _TRL
+    ),
     Metric("generate_seconds", "sampling time", "s", "wall time of sampling alone", _STEP, "lower"),
     Metric(
         "oracle_ratio",
@@ -163,6 +167,32 @@ _TABLE = (
         _EVAL,
         "lower",
     ),
+    Metric(
+        "reward_correct", "reward if correct", "", "mean shaped reward of the correct scorable rows", _REPLAY, "higher"
+    ),
+    Metric("reward_wrong", "reward if wrong", "", "mean shaped reward of the wrong scorable rows", _REPLAY, "lower"),
+    Metric(
+        "mean_abs_credit",
+        "size of credit",
+        "",
+        "mean over rows of the absolute credit, a row's tokens summed first",
+        _REPLAY,
+    ),
+    Metric(
+        "flipped_correct_frac",
+        "sign flips",
+        "%",
+        "correct scorable rows with credit > 0 from the task reward and < 0 from the shaped one / correct scorable rows",
+        _REPLAY,
+        "lower",
+    ),
+    Metric(
+        "credit_length_correlation",
+        "credit ~ length",
+        "",
+        "Pearson correlation of credit and length over the correct scorable rows; negative where short is favoured",
+        _REPLAY,
+    ),
 )
 
 METRICS: dict[str, Metric] = {metric.key: metric for metric in _TABLE}
@@ -170,8 +200,9 @@ METRICS: dict[str, Metric] = {metric.key: metric for metric in _TABLE}
 
 
 def describe(key: str) -> Metric:
-    """The metric of that key; an unknown one, such as a component's own, is its own label."""
-    return METRICS.get(key) or Metric(key, key.replace("_", " "), "", "logged by a component of the method", "method")
+    """The metric of that key; an unknown one, such as a component's, is its own label, and `..._frac` a fraction."""
+    label, unit = key.removesuffix("_frac").replace("_", " "), "%" if key.endswith("_frac") else ""
+    return METRICS.get(key) or Metric(key, label, unit, "logged by a component of the method", "method")
 
 
 def metrics_markdown() -> str:

@@ -6,6 +6,7 @@ Colours are those of Okabe and Ito, told apart by colour-blind readers; steps ru
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8A8A8A"
+
+_NOT_DRAWN = re.compile(r"step|time|accuracy|mean_tokens|epoch|num_tokens|(completions|rewards)/.*")
+"""Keys that are drawn larger already, count time, or are TRL's own words for what is drawn."""
 
 Metrics = Sequence[Mapping[str, float]]
 Figure = dict[str, Any]
@@ -133,9 +137,8 @@ def training_figures(
 def metric_figures(metrics: Metrics) -> list[Figure]:
     """One small plotly figure for each other metric that the run logged, known ones first."""
     logged = dict.fromkeys(key for line in metrics for key in line)
-    hidden = {"step", "time", "accuracy", "mean_tokens"}
     keys = [key for key in METRICS if key in logged] + sorted(logged.keys() - METRICS.keys())
-    figures = [_curve_figure(metrics, key, BLUE, None, None) for key in keys if key not in hidden]
+    figures = [_curve_figure(metrics, key, BLUE, None, None) for key in keys if not _NOT_DRAWN.fullmatch(key)]
     for figure in figures:
         figure["layout"]["showlegend"] = False
     return figures

@@ -3,29 +3,68 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from concise_rl.errors import UserError
+from concise_rl.reporting.glossary import describe
 from concise_rl.reporting.summary import markdown_table
+
+if TYPE_CHECKING:
+    from concise_rl.evaluation.replay import Replay
 
 Row = Mapping[str, Any]
 
+SHOWN = (
+    "reward_correct",
+    "reward_wrong",
+    "mean_abs_credit",
+    "zero_credit_frac",
+    "flipped_correct_frac",
+    "wiped_correct_frac",
+    "credit_length_correlation",
+)
+"""Statistics of a replay that the terminal shows; those that no method has are left out."""
+
+
+def replay_rows(result: Replay) -> list[dict[str, Any]]:
+    """One row a method, with the statistics that are shown."""
+    return [
+        {"method": name} | {key: statistics[key] for key in SHOWN if key in statistics}
+        for name, statistics in result.methods.items()
+    ]
+
+
+def show_replay(result: Replay, *, console: Console | None = None) -> None:
+    """Print the table of a replay."""
+    rollouts = {(row["step"], row["prompt_id"], row["sample"]) for row in result.rows}
+    steps = {step for step, _, _ in rollouts}
+    title = f"{len(rollouts)} completions of {len(steps)} steps, shaped again"
+    (console or Console(highlight=False)).print(replay_table(replay_rows(result), title=title))
+
+
+def write_rows(result: Replay, path: str | Path) -> None:
+    """Write every completion's reward and credit under each method as CSV.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    write_csv(result.rows, path)
+
 
 def table_rows(rows: Sequence[Row]) -> list[list[str]]:
-    """Rows of dicts as text, header first: a fraction (`..._frac`) in percent, a missing value as a dash."""
+    """Rows of dicts as text, header first, in the words and units of the glossary; a missing value is a dash."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    return [[_heading(key) for key in keys], *([_cell(key, row.get(key)) for key in keys] for row in rows)]
+    return [[describe(key).label for key in keys], *([_cell(key, row.get(key)) for key in keys] for row in rows)]
 
 
 def replay_table(rows: Sequence[Row], *, title: str | None = None) -> Table:
-    """The rows for the terminal; the first column names the method."""
+    """Rows of dicts for the terminal; the first column names the method."""
     header, *body = table_rows(rows)
     table = Table(title=title, title_justify="left", header_style="bold")
     for k, name in enumerate(header):
@@ -36,17 +75,12 @@ def replay_table(rows: Sequence[Row], *, title: str | None = None) -> Table:
 
 
 def replay_markdown(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table."""
+    """Rows of dicts as a Markdown table."""
     return markdown_table(table_rows(rows))
 
 
-def show_table(rows: Sequence[Row], *, title: str | None = None, console: Console | None = None) -> None:
-    """Print the rows."""
-    (console or Console(highlight=False)).print(replay_table(rows, title=title))
-
-
 def write_csv(rows: Iterable[Row], path: str | Path) -> None:
-    """Write the rows as CSV, numbers unrounded.
+    """Write rows of dicts as CSV, numbers unrounded.
 
     Raises:
         UserError: the file cannot be written.
@@ -62,13 +96,5 @@ def write_csv(rows: Iterable[Row], path: str | Path) -> None:
         raise UserError(f"cannot write {path} ({error.strerror}): choose another file for the table") from error
 
 
-def _heading(key: str) -> str:
-    return key.removesuffix("_frac").replace("_", " ")
-
-
 def _cell(key: str, value: Any) -> str:
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return "–"
-    if isinstance(value, float):
-        return f"{100 * value:.1f} %" if key.endswith("_frac") else f"{value:.3f}"
-    return str(value)
+    return describe(key).text(value) if value is None or isinstance(value, float) else str(value)

@@ -70,7 +70,7 @@ def fake_run(steps: int, *, seed: int = 0, start: int = 0, token_credit: bool = 
             "loss": 0.01 * noise[7],
             "grad_norm": 0.4 + 0.05 * abs(noise[0]),
             "learning_rate": 1e-4 * (1 - step / steps),
-            "step_seconds": 3.0,
+            "step_time": 3.0,
             "generate_seconds": 2.0,
             "shaper/mean_gain": 0.3 * progress,
         }

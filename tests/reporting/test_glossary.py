@@ -18,6 +18,11 @@ def test_the_page_is_the_table() -> None:
     assert page.read_text() == metrics_markdown(), "run: python -m concise_rl.reporting.glossary > docs/metrics.md"
 
 
+def test_no_cell_breaks_the_table() -> None:
+    rows = [line for line in metrics_markdown().splitlines() if line.startswith("|")]
+    assert {row.count("|") for row in rows} == {7}
+
+
 def test_every_metric_of_a_step_is_explained() -> None:
     from concise_rl.rollout import step_metrics
 

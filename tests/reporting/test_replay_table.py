@@ -8,33 +8,42 @@ import io
 import pytest
 from rich.console import Console
 
+from concise_rl.advantages import GroupRelative
 from concise_rl.errors import UserError
-from concise_rl.reporting.replay_table import replay_markdown, show_table, write_csv
+from concise_rl.evaluation.replay import replay
+from concise_rl.reporting.replay_table import replay_markdown, show_replay, write_csv, write_rows
+from concise_rl.shapers import Hapo, Plain
+
+from .fake import fake_batch
 
 ROWS = [
-    {"method": "hapo [x|y]", "mean_reward": 0.51234, "sign_flip_frac": 0.125, "rows": 128},
-    {"method": "grpo", "mean_reward": float("nan"), "sign_flip_frac": 0.0, "note": "plain"},
+    {"method": "hapo [x|y]", "reward_correct": 0.51234, "flipped_correct_frac": 0.125, "rows": 128},
+    {"method": "grpo", "reward_correct": float("nan"), "flipped_correct_frac": 0.0, "note": "plain"},
 ]
 
 
 def test_markdown() -> None:
     assert replay_markdown(ROWS).splitlines() == [
-        "| method | mean reward | sign flip | rows | note |",
+        "| method | reward if correct | sign flips | rows | note |",
         "| --- | ---: | ---: | ---: | ---: |",
         "| hapo [x\\|y] | 0.512 | 12.5 % | 128 | – |",
         "| grpo | – | 0.0 % | – | plain |",
     ]
 
 
-def test_terminal_and_csv(tmp_path) -> None:
+def test_a_replay_in_the_terminal_and_as_csv(tmp_path) -> None:
+    batches = [(fake_batch(seed, step=seed), None) for seed in range(3)]
+    result = replay(batches, {"[red]grpo": (Plain(), GroupRelative()), "hapo": (Hapo(), GroupRelative())})
     out = io.StringIO()
-    show_table(ROWS, title="80 steps", console=Console(file=out, width=100))
-    assert "hapo [x|y]" in out.getvalue()
-    assert "12.5 %" in out.getvalue()
-    write_csv(ROWS, tmp_path / "rows.csv")
+    show_replay(result, console=Console(file=out, width=160))
+    text = out.getvalue()
+    assert "36 completions of 3 steps" in text
+    assert "[red]grpo" in text
+    assert "sign flips" in text
+    write_rows(result, tmp_path / "rows.csv")
     with (tmp_path / "rows.csv").open() as file:
-        first, second = csv.DictReader(file)
-    assert float(first["mean_reward"]) == 0.51234
-    assert second["rows"] == ""
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 72
+    assert [float(row["credit"]) for row in rows] == [row["credit"] for row in result.rows]
     with pytest.raises(UserError, match="cannot write"):
         write_csv(ROWS, tmp_path / "nowhere" / "rows.csv")
