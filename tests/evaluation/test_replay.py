@@ -58,7 +58,7 @@ def test_worked_replay():
     )
     found = outcome.methods["short"]
     second = [r for r in outcome.rows if r["method"] == "short" and r["step"] == 1]
-    # Step 0 stores p: 10, q: 5. Step 1, p: 40 pays 3.0, so rewards are -2, 0, 0 with mean -2/3; q: 15 pays 1, 5 nothing,
+    # Step 0 stores p: 10, q: 5. Step 1, p: 40 pays 3, so rewards are -2, 0, 0 with mean -2/3; q: 15 pays 1, 5 nothing,
     # and the row without a verdict is out of the baseline: rewards 0, 1 with mean 1/2.
     assert [r["shaped_reward"] for r in second] == pytest.approx([-2, 0, 0, 0, 1, 1])
     assert [r["credit"] for r in second] == pytest.approx([-4 / 3, 2 / 3, 2 / 3, -1 / 2, 1 / 2, 0])
