@@ -182,7 +182,7 @@ _TABLE = (
         "flipped_correct_frac",
         "sign flips",
         "%",
-        "correct scorable rows with credit > 0 from the task reward and < 0 from the shaped one / correct scorable rows",
+        "correct scorable rows with credit > 0 from the task reward, < 0 from the shaped one / correct scorable rows",
         _REPLAY,
         "lower",
     ),

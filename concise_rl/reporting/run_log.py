@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import os
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -193,9 +195,9 @@ def step_from_json(line: Mapping[str, Any]) -> StoredStep:
 
 
 def batch_to_json(batch: RolloutBatch) -> dict[str, Any]:
-    """A batch as JSON values: (N,) fields are lists, (N, T) fields ragged lists without padding, absent ones left out.
+    """A batch as JSON values: (N,) fields are lists, (N, T) fields base64 a row without padding, absent ones left out.
 
-    The inverse is exact, bit for bit: float64 is written as its shortest exact decimal, float32 with nine digits.
+    The inverse is exact, bit for bit: a float64 is written as its shortest decimal that reads back as itself.
     """
     content: dict[str, Any] = {"prompt_ids": list(batch.prompt_ids), "group_size": batch.group_size, "step": batch.step}
     content |= {name: getattr(batch, name).tolist() for name in _ROW_FIELDS}
@@ -226,22 +228,25 @@ def _floats(values: list[float | None]) -> Tensor:
 
 
 def _ragged(values: Tensor, batch: RolloutBatch) -> dict[str, Any]:
-    """(N, T) as one list a row, cut at the row's length (later only where the padding is not 0)."""
-    single, finite = values.dtype == torch.float32, bool(torch.isfinite(values).all())
-    rows = []
-    for row, length in zip(values.cpu(), batch.lengths.tolist(), strict=True):
-        used = row.nonzero()
-        numbers = row[: max(length, int(used[-1]) + 1 if len(used) else 0)].tolist()
-        rows.append([float(f"{x:.9g}") for x in numbers] if single else numbers)
-    dtype = str(values.dtype).removeprefix("torch.")
-    return {"dtype": dtype, "width": values.shape[1], "rows": rows if finite else plain(rows)}
+    """(N, T) as a base64 text of little-endian floats a row, cut at the row's length unless its padding is not 0.
+
+    Decimals would be over twice as large and over twenty times as slow to write.
+    """
+    dtype = "<f4" if values.dtype == torch.float32 else "<f8"
+    array = values.detach().cpu().to(torch.promote_types(values.dtype, torch.float32)).numpy().astype(dtype)
+    used = [n if not row[n:].any() else len(row) for row, n in zip(array, batch.lengths.tolist(), strict=True)]
+    rows = [base64.b64encode(row[:n].tobytes()).decode("ascii") for row, n in zip(array, used, strict=True)]
+    return {"dtype": array.dtype.str, "width": array.shape[1], "rows": rows}
 
 
 def _padded(content: Mapping[str, Any]) -> Tensor:
-    values = torch.zeros(len(content["rows"]), content["width"], dtype=getattr(torch, content["dtype"]))
+    if content["dtype"] not in ("<f4", "<f8"):
+        raise ValueError(f"dtype {content['dtype']!r} is neither <f4 nor <f8")
+    values = np.zeros((len(content["rows"]), content["width"]), dtype=content["dtype"])
     for n, row in enumerate(content["rows"]):
-        values[n, : len(row)] = _floats(row).to(values.dtype)
-    return values
+        numbers = np.frombuffer(base64.b64decode(row, validate=True), dtype=values.dtype)
+        values[n, : len(numbers)] = numbers
+    return torch.from_numpy(values)
 
 
 def plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import math
@@ -79,7 +80,7 @@ def test_every_float_survives(rewards: list[float], tokens: list[float]) -> None
 def test_padding_is_not_stored() -> None:
     batch = fake_batch(3)
     stored = batch_to_json(batch)["entropies"]["rows"]
-    assert [len(row) for row in stored] == batch.lengths.tolist()
+    assert [len(base64.b64decode(row)) // 4 for row in stored] == batch.lengths.tolist()
 
 
 @pytest.mark.parametrize("token_credit", [False, True])
