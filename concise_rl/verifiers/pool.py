@@ -182,6 +182,8 @@ class _Run:
         self.failed_starts = 0
 
     def verdicts(self) -> list[Verdict]:
+        for worker in [worker for worker in self.pool.workers if worker.process.poll() is not None]:
+            self.pool.discard(worker)
         try:
             while len(self.results) < len(self.pairs):
                 self._hand_out()
@@ -195,15 +197,14 @@ class _Run:
     def _hand_out(self) -> None:
         """Give each idle worker a chunk, small enough that the last chunks end together."""
         while self.queue:
-            idle = next((worker for worker in self.pool.workers if not worker.jobs), None)
-            if idle is None:
-                if sum(bool(worker.jobs) for worker in self.pool.workers) >= self.n_workers:
-                    return
-                idle = self._start_worker()
-            idle.load(self.pickled)
+            idle = [worker for worker in self.pool.workers if not worker.jobs]
+            if len(self.pool.workers) - len(idle) >= self.n_workers:
+                return
+            worker = idle[0] if idle else self._start_worker()
+            worker.load(self.pickled)
             chunk = max(1, min(MAX_CHUNK, len(self.queue) // (2 * self.n_workers)))
             jobs = [self.queue.popleft() for _ in range(chunk)]
-            idle.give(self.deadline_seconds, jobs, self.pairs)
+            worker.give(self.deadline_seconds, jobs, self.pairs)
 
     def _start_worker(self) -> _Worker:
         worker = _Worker()
