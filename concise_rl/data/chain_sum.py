@@ -12,13 +12,14 @@ from __future__ import annotations
 import random
 import re
 from dataclasses import dataclass
+from itertools import islice, zip_longest
 
 from concise_rl.data.base import Prompt, content_key
 from concise_rl.errors import DataError, UserError
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 
-_TEST_SHARE = 0.4  # a constant, not a field: two configurations must agree on which side of the split a question lies
+_TEST_SHARE = 0.5  # a constant, not a field: two configurations must agree on which side of the split a question lies
 _SPLITS = ("train", "test")
 
 
@@ -58,18 +59,26 @@ def split_of(question: str) -> str:
 
 
 def draw_question(rng: random.Random, n_operands: int, max_operand: int) -> str:
-    """A question with operands of 1 to `max_operand`, plus and minus equally likely."""
-    terms = [str(rng.randint(1, max_operand))]
-    terms += [rng.choice("+-") + str(rng.randint(1, max_operand)) for _ in range(n_operands - 1)]
-    return "".join(terms) + "="
+    """A question with operands of 1 to `max_operand` whose partial sums are never negative."""
+    total = rng.randint(1, max_operand)
+    question = str(total)
+    for _ in range(n_operands - 1):
+        term = -total - 1
+        while total + term < 0:
+            term = rng.choice((1, -1)) * rng.randint(1, max_operand)
+        total += term
+        question += f"{term:+d}"
+    return question + "="
 
 
 @dataclass
 class ChainSum:
     """The embedded task as a data source.
 
-    Every problem of a split is distinct, and the counts of any two difficulties differ by at most one. The columns of
-    a prompt are `difficulty` (operands) and `oracle_tokens` (tokens of `oracle_completion`, with both tags and EOS).
+    Every problem of a split is distinct. Difficulties take turns, and one whose problems are used up is passed over: of
+    two single digits there are 126 sums, about half on either side of the split, which all stand in a split of 512
+    beside about 112 of each other difficulty. The columns of a prompt are `difficulty` (operands) and `oracle_tokens`
+    (tokens of `oracle_completion`, with both tags and EOS).
 
     Attributes:
         train_size: problems of the train split.
@@ -83,14 +92,14 @@ class ChainSum:
 
     Raises:
         UserError: a field is out of its range, or `load` is asked for an unknown split.
-        DataError: a size asks for more distinct problems of a difficulty than there are.
+        DataError: a size asks for more distinct problems than there are.
     """
 
     train_size: int = 512
     test_size: int = 512
     min_operands: int = 2
     max_operands: int = 6
-    max_operand: int = 12
+    max_operand: int = 9
     seed: int = 0
     verifier: str = "exact"
 
@@ -110,26 +119,26 @@ class ChainSum:
             raise UserError(f"ChainSum has no split {split!r}; it has {list(_SPLITS)}")
         rng = random.Random(f"{self.seed}/{split}")
         size = self.train_size if split == "train" else self.test_size
-        n_levels = self.max_operands - self.min_operands + 1
         levels = [
-            self._draw_distinct(rng, split, self.min_operands + level, (size - level + n_levels - 1) // n_levels)
-            for level in range(n_levels)
+            self._draw_distinct(rng, split, n_operands, size)
+            for n_operands in range(self.min_operands, self.max_operands + 1)
         ]
-        questions = [levels[i % n_levels][i // n_levels] for i in range(size)]
+        takes_turns = (q for turn in zip_longest(*levels) for q in turn if q is not None)
+        questions = list(islice(takes_turns, size))
+        if len(questions) < size:
+            raise DataError(
+                f"ChainSum.{split}_size={size}: only {len(questions)} distinct problems exist; lower it, or raise "
+                f"max_operands={self.max_operands} or max_operand={self.max_operand}"
+            )
         return [Prompt.of(q, answer(q), difficulty=len(operands(q)), oracle_tokens=oracle_tokens(q)) for q in questions]
 
-    def _draw_distinct(self, rng: random.Random, split: str, n_operands: int, count: int) -> list[str]:
+    def _draw_distinct(self, rng: random.Random, split: str, n_operands: int, most: int) -> list[str]:
+        """At most `most` distinct questions of a split; fewer, nearly all there are, from a pool that is smaller."""
         questions: dict[str, None] = {}
-        attempts = 0
-        while len(questions) < count:
-            # Nearly all of a small pool is found within this many draws; more would not end when there are too few.
-            if attempts > 1000 + 100 * count:
-                raise DataError(
-                    f"ChainSum.{split}_size: {count} distinct problems of {n_operands} operands are wanted, about "
-                    f"{len(questions)} exist; lower {split}_size or raise max_operand={self.max_operand}"
-                )
+        for _ in range(1000 + 10 * most):
             question = draw_question(rng, n_operands, self.max_operand)
-            attempts += 1
             if split_of(question) == split:
                 questions[question] = None
+            if len(questions) == most:
+                break
         return list(questions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import accumulate
 
 import pytest
 
@@ -32,9 +33,12 @@ def test_a_split_is_distinct_balanced_and_its_oracle_is_right(split):
     assert len({p.id for p in prompts}) == 512
     difficulties = Counter(p.columns["difficulty"] for p in prompts)
     assert sorted(difficulties) == [2, 3, 4, 5, 6]
+    assert difficulties.pop(2) >= 50  # all that there are
     assert max(difficulties.values()) - min(difficulties.values()) <= 1
     for prompt in prompts:
         question = question_of(prompt)
+        assert all(total >= 0 for total in accumulate(operands(question)))
+        assert all(1 <= abs(term) <= 9 for term in operands(question))
         assert int(prompt.reference) == eval(question.rstrip("="))
         assert Exact()(oracle_completion(question), prompt.reference).correct
 
@@ -73,9 +77,14 @@ def test_bad_fields_are_refused_by_name(fields, message):
         ChainSum(**fields)
 
 
+def test_difficulties_take_turns_where_there_is_enough_of_each():
+    difficulties = [p.columns["difficulty"] for p in ChainSum(test_size=12).load("test")]
+    assert difficulties == [2, 3, 4, 5, 6, 2, 3, 4, 5, 6, 2, 3]
+
+
 def test_more_problems_than_exist_are_refused():
-    with pytest.raises(DataError, match=r"train_size: 400 distinct problems of 2 operands are wanted, about \d+ exist"):
-        ChainSum(train_size=2000, max_operand=3).load("train")
+    with pytest.raises(DataError, match=r"train_size=500: only \d+ distinct problems exist"):
+        ChainSum(train_size=500, max_operands=3, max_operand=3).load("train")
 
 
 def test_an_unknown_split_is_refused():
