@@ -59,13 +59,18 @@ def split_of(question: str) -> str:
 
 
 def draw_question(rng: random.Random, n_operands: int, max_operand: int) -> str:
-    """A question with operands of 1 to `max_operand` whose partial sums are never negative."""
+    """A question with distinct operands of 1 to `max_operand` whose partial sums are never negative.
+
+    Distinct, because an operand that stands twice leaves open which one the reasoning has come to: a small model then
+    has to count, which takes it far longer to learn than the sums themselves.
+    """
+    unused = set(range(1, max_operand + 1))
     total = rng.randint(1, max_operand)
     question = str(total)
+    unused.remove(total)
     for _ in range(n_operands - 1):
-        term = -total - 1
-        while total + term < 0:
-            term = rng.choice((1, -1)) * rng.randint(1, max_operand)
+        term = rng.choice([sign * size for size in sorted(unused) for sign in (1, -1) if total + sign * size >= 0])
+        unused.remove(abs(term))
         total += term
         question += f"{term:+d}"
     return question + "="
@@ -76,7 +81,7 @@ class ChainSum:
     """The embedded task as a data source.
 
     Every problem of a split is distinct. Difficulties take turns, and one whose problems are used up is passed over: of
-    two single digits there are 126 sums, about half on either side of the split, which all stand in a split of 512
+    two different digits there are 108 sums, about half on either side of the split, which all stand in a split of 512
     beside about 112 of each other difficulty. The columns of a prompt are `difficulty` (operands) and `oracle_tokens`
     (tokens of `oracle_completion`, with both tags and EOS).
 
@@ -85,7 +90,7 @@ class ChainSum:
         test_size: problems of the test split.
         min_operands: the easiest problems.
         max_operands: the hardest problems.
-        max_operand: operands lie in 1..max_operand.
+        max_operand: the operands of a problem are distinct numbers of 1..max_operand.
         seed: which problems are drawn; it never moves a problem from one split to the other.
         verifier: name of the verifier for the answers; `exact` wants `</think>` before the answer, where `final_number`
             would take the last partial sum of a chain that never ends for one.
@@ -104,13 +109,19 @@ class ChainSum:
     verifier: str = "exact"
 
     def __post_init__(self) -> None:
-        for name in ("train_size", "test_size", "max_operand"):
+        for name in ("train_size", "test_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"ChainSum.{name}={getattr(self, name)} must be at least 1")
         if not 2 <= self.min_operands <= self.max_operands:
             raise UserError(
                 f"ChainSum.min_operands={self.min_operands}, max_operands={self.max_operands}: "
                 "give 2 <= min_operands <= max_operands"
+            )
+
+        if self.max_operand < self.max_operands:
+            raise UserError(
+                f"ChainSum.max_operand={self.max_operand} must be at least max_operands={self.max_operands}: "
+                "the operands of a problem are distinct"
             )
 
     def load(self, split: str) -> list[Prompt]:
