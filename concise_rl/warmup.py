@@ -84,14 +84,14 @@ class WarmupConfig:
 
     data: ChainSum = field(default_factory=ChainSum)
     recheck_weights: list[float] = field(default_factory=lambda: [0.2, 0.35, 0.3, 0.15])
-    plain_share: float = 0.65
+    plain_share: float = 0.4
     hidden_size: int = 128
     layers: int = 4
     heads: int = 4
     intermediate_size: int = 384
     max_positions: int = 512
-    steps: int = 3000
-    batch_size: int = 16
+    steps: int = 1200
+    batch_size: int = 64
     learning_rate: float = 3e-3
     warmup_steps: int = 100
     weight_decay: float = 0.05
@@ -195,7 +195,7 @@ def train_on_traces(
     optimizer = torch.optim.AdamW(
         [{"params": matrices, "weight_decay": config.weight_decay}, {"params": gains, "weight_decay": 0.0}],
         lr=config.learning_rate,
-        betas=(0.9, 0.95),
+        betas=(0.9, 0.98),
     )
     rise = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / (config.warmup_steps + 1), total_iters=config.warmup_steps)
     fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, config.steps - config.warmup_steps))
