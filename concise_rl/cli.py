@@ -82,9 +82,11 @@ def replay(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
 
     from concise_rl import config
+    from concise_rl.evaluation.replay import can_serve
     from concise_rl.evaluation.replay import replay as replay_batches
     from concise_rl.reporting.replay_table import show_replay, write_rows
     from concise_rl.reporting.run_log import read_rollouts
+    from concise_rl.shapers import Compose
 
     overrides = [item for item in options.methods if "=" in item]
     names = [item for item in options.methods if "=" not in item]
@@ -93,10 +95,10 @@ def replay(arguments: Sequence[str]) -> None:
         raise ValueError(f"{options.run}: rollouts.jsonl holds no step; train with run.rollouts_every=1")
     methods = {}
     for name in names or config.method_names():
-        composed = config.compose([f"method={name}", *overrides])
-        methods[name] = config.shapers_and_advantage(composed)
-    if not names:
-        methods = {name: method for name, method in methods.items() if config.can_replay(method, steps[0].batch)}
+        shapers, advantage = config.shapers_and_advantage(config.compose([f"method={name}", *overrides]))
+        needs = Compose(shapers).needs | advantage.needs
+        if names or can_serve(needs, steps[0].batch):
+            methods[name] = shapers, advantage
     result = replay_batches([(step.batch, None) for step in steps], methods)
     show_replay(result)
     if options.csv:
@@ -107,14 +109,23 @@ def methods(arguments: Sequence[str]) -> None:
     """The built-in methods: what each shapes, and the question its recipe asks."""
     parser = argparse.ArgumentParser(prog="concise-rl methods", description=methods.__doc__)
     parser.add_argument("--markdown", action="store_true", help="the table of the README")
+    parser.add_argument("--results", type=Path, help="docs/results/methods.json: adds what was measured")
     options = parser.parse_args(arguments)
 
-    from concise_rl.reporting.methods_table import methods_markdown, show_methods
+    import json
 
-    if options.markdown:
-        print(methods_markdown(), end="")
-    else:
-        show_methods()
+    from concise_rl import config
+    from concise_rl.reporting.methods_table import method_entry, methods_markdown, show_methods
+
+    names = config.method_names()
+    entries = [
+        method_entry(config.RECIPES / "method" / f"{name}.yaml", config.compose([f"method={name}"])) for name in names
+    ]
+    if not options.markdown:
+        show_methods(entries)
+        return
+    results = json.loads(options.results.read_text()) if options.results else []
+    print(methods_markdown(entries, results), end="")
 
 
 def warmup(arguments: Sequence[str]) -> None:

@@ -205,7 +205,7 @@ def trainer_fields(config: DictConfig) -> dict[str, Any]:
     known = {f.name for f in dataclasses.fields(GRPOConfig)}
     for name in fields:
         if name not in known:
-            raise UserError(f"trainer.{name} is no field of trl.GRPOConfig{closest(str(name), known)}")
+            raise UserError(f"trainer.{name!s} is no field of trl.GRPOConfig{closest(str(name), known)}")
     if fields.get("num_generations", 8) < 2:
         raise UserError(
             f"trainer.num_generations={fields['num_generations']}: a group needs at least 2 completions to compare"

@@ -37,6 +37,7 @@ from concise_rl.rollout import (
     step_metrics,
 )
 from concise_rl.sampling import sample_tokens, supports_plain_cache
+from concise_rl.scoring import CHUNK_ROWS, score_ragged
 from concise_rl.shapers import Compose, Shaper
 from concise_rl.verifiers import Verdict, Verifier, verify_many
 
@@ -106,6 +107,7 @@ class ConciseTrainer(GRPOTrainer):
         self._staging_dir: str | None = None
         self._awaiting_signals = False
         self._signals: tuple[Tensor, Tensor] | None = None
+        self._idle_N: Tensor | None = None
         super().__init__(
             model=model,
             reward_funcs=[task_reward],
@@ -197,21 +199,64 @@ class ConciseTrainer(GRPOTrainer):
         rewards = [[v.reward if v.scorable else torch.nan] for v in self._verdicts]
         return gather(torch.tensor(rewards, dtype=torch.float32, device=self.accelerator.device))
 
-    def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, *args, **kwargs):
-        """TRL's scoring pass; while signals are awaited, its first call also yields every token's entropy."""
-        if not self._awaiting_signals:
-            return super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+    def _get_per_token_logps_and_entropies(
+        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **options
+    ):
+        """TRL's scoring pass without its padding; while signals are awaited, its first call also yields them."""
+        awaited, self._awaiting_signals = self._awaiting_signals, False
+        if awaited:
+            lengths = torch.tensor([len(ids) for ids in self._completion_ids], device=input_ids.device)
+            sampled = torch.arange(logits_to_keep, device=input_ids.device) < lengths[:, None]
+            attention_mask = torch.cat([attention_mask[:, :-logits_to_keep], sampled.to(attention_mask.dtype)], dim=1)
+            compute_entropy = True
+        padded = super()._get_per_token_logps_and_entropies
+        if any(option is not None and option is not False for option in options.values()):  # images, MoE
+            scored = padded(model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **options)
+        else:
+            logprobs, entropies = score_ragged(
+                lambda ids, mask, columns: padded(model, ids, mask, columns, None, compute_entropy)[:2],
+                input_ids,
+                attention_mask,
+                logits_to_keep,
+                idle_N=self._idle_N if torch.is_grad_enabled() else None,
+                chunk_rows=min(CHUNK_ROWS, batch_size or CHUNK_ROWS),
             )
-        self._awaiting_signals = False
-        lengths = torch.tensor([len(ids) for ids in self._completion_ids], device=input_ids.device)
-        sampled = torch.arange(logits_to_keep, device=input_ids.device) < lengths[:, None]
-        attention_mask = torch.cat([attention_mask[:, :-logits_to_keep], sampled.to(attention_mask.dtype)], dim=1)
-        scored = super()._get_per_token_logps_and_entropies(
-            model, input_ids, attention_mask, logits_to_keep, *args, **kwargs | {"compute_entropy": True}
-        )
-        self._signals = (scored[0], scored[1])
+            scored = logprobs, entropies, None
+        if awaited:
+            self._signals = scored[0], scored[1]
         return scored
+
+    def _compute_loss(self, model, inputs):
+        """TRL's loss; rows that cannot move it are not scored, and every denominator still counts them."""
+        self._idle_N = self._idle_rows(inputs)
+        if self._idle_N is None:
+            return super()._compute_loss(model, inputs)
+        # An idle row scores 0 throughout; that must be its old log-prob too, or its ratio could overflow to inf * 0.
+        if "old_per_token_logps" in inputs:
+            inputs = inputs | {
+                "old_per_token_logps": inputs["old_per_token_logps"].masked_fill(self._idle_N[:, None], 0.0)
+            }
+        loss = super()._compute_loss(model, inputs)
+        mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
+        scored_mask = mask if bool(self._idle_N.all()) else mask[~self._idle_N]
+        counts = self.accelerator.reduce(torch.stack([mask.sum(), scored_mask.sum()]).float(), reduction="sum")
+        # TRL's mean counts the zeros of idle rows; ours is over the rows that were scored.
+        self._metrics[self._mode]["entropy"][-1] *= (counts[0] / counts[1].clamp(min=1.0)).item()
+        self._idle_N = None
+        return loss
+
+    def _idle_rows(self, inputs: dict[str, Any]) -> Tensor | None:
+        """The rows with zero credit, where no other term of the loss can touch them; None where one can."""
+        if (
+            not self.model.training
+            or self.beta != 0.0
+            or self._entropy_bonus_enabled
+            or self.top_entropy_quantile < 1.0
+            or self.off_policy_mask_threshold is not None
+        ):
+            return None
+        credit = inputs["advantages"]
+        return (credit == 0) if credit.ndim == 1 else (credit == 0).all(dim=1)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         training = self._mode == "train"

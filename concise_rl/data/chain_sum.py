@@ -1,7 +1,10 @@
-"""The embedded task: sums of two to six small integers, whose shortest correct reasoning is known.
+"""The embedded task: sums of two to six digits, whose shortest correct reasoning is known.
 
-    question             7+4-3+9=
-    oracle completion    <think>7+4=11;11-3=8;8+9=17</think>17
+    question             7a+4b-3c+9=
+    oracle completion    <think>7a+4=11b-3=8c+9=17</think>17
+
+The operations are lettered, so that a model of one million parameters finds the next one by its letter instead of by
+counting; partial sums never fall below 0.
 
 Difficulty is the number of operands. The oracle is one running sum without repetition, so how far a policy is from the
 fewest tokens that still show the reasoning can be measured on every problem.
@@ -11,6 +14,7 @@ from __future__ import annotations
 
 import random
 import re
+import string
 from dataclasses import dataclass
 from itertools import islice, zip_longest
 
@@ -18,13 +22,15 @@ from concise_rl.data.base import Prompt, content_key
 from concise_rl.errors import DataError, UserError
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+LETTERS = string.ascii_lowercase
+"""Names of the operations of a chain, in order."""
 
 _TEST_SHARE = 0.5  # a constant, not a field: two configurations must agree on which side of the split a question lies
 _SPLITS = ("train", "test")
 
 
 def operands(question: str) -> list[int]:
-    """The signed operands of a question: `7+4-3=` gives `[7, 4, -3]`."""
+    """The signed operands of a question: `7a+4b-3=` gives `[7, 4, -3]`."""
     return [int(term) for term in re.findall(r"[+-]?\d+", question)]
 
 
@@ -34,13 +40,13 @@ def answer(question: str) -> str:
 
 
 def running_sum(question: str) -> str:
-    """The chain of partial sums, `7+4=11;11-3=8`: the least that shows the reasoning."""
+    """The chain of partial sums, `7a+4=11b-3=8`: the least that shows the reasoning."""
     total, *rest = operands(question)
-    steps = []
-    for term in rest:
-        steps.append(f"{total}{term:+d}={total + term}")
+    chain = str(total)
+    for letter, term in zip(LETTERS, rest, strict=False):
         total += term
-    return ";".join(steps)
+        chain += f"{letter}{term:+d}={total}"
+    return chain
 
 
 def oracle_completion(question: str) -> str:
@@ -61,18 +67,18 @@ def split_of(question: str) -> str:
 def draw_question(rng: random.Random, n_operands: int, max_operand: int) -> str:
     """A question with distinct operands of 1 to `max_operand` whose partial sums are never negative.
 
-    Distinct, because an operand that stands twice leaves open which one the reasoning has come to: a small model then
-    has to count, which takes it far longer to learn than the sums themselves.
+    Lettered and distinct, so that the next operation can be found by what precedes it: a small model that has to count
+    instead takes far longer to learn that than the sums themselves.
     """
     unused = set(range(1, max_operand + 1))
     total = rng.randint(1, max_operand)
     question = str(total)
     unused.remove(total)
-    for _ in range(n_operands - 1):
+    for letter in LETTERS[: n_operands - 1]:
         term = rng.choice([sign * size for size in sorted(unused) for sign in (1, -1) if total + sign * size >= 0])
         unused.remove(abs(term))
         total += term
-        question += f"{term:+d}"
+        question += f"{letter}{term:+d}"
     return question + "="
 
 

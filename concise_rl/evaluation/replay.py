@@ -90,6 +90,16 @@ def check_needs(method: str, needs: Iterable[str], batch: RolloutBatch) -> None:
         UserError: names the method and the field.
     """
     for need in sorted(needs):
+        if not can_serve([need], batch):
+            raise UserError(
+                f"method {method!r} needs {need!r}, which the stored rollouts of step {batch.step} lack: "
+                "leave the method out, or record the run with a method that needs the same"
+            )
+
+
+def can_serve(needs: Iterable[str], batch: RolloutBatch) -> bool:
+    """Whether the batch holds every field, part and column that is named."""
+    for need in needs:
         if need.startswith(COLUMN_PREFIX):
             there = need.removeprefix(COLUMN_PREFIX) in batch.columns
         elif need.startswith(PARTS_PREFIX):
@@ -97,10 +107,8 @@ def check_needs(method: str, needs: Iterable[str], batch: RolloutBatch) -> None:
         else:
             there = need not in OPTIONAL_FIELDS or getattr(batch, need) is not None
         if not there:
-            raise UserError(
-                f"method {method!r} needs {need!r}, which the stored rollouts of step {batch.step} lack: "
-                "leave the method out, or record the run with a method that needs the same"
-            )
+            return False
+    return True
 
 
 def credit_statistics(batch: RolloutBatch, reward: Tensor, credit_N: Tensor, task_credit_N: Tensor) -> dict[str, float]:

@@ -1,0 +1,69 @@
+"""A tiny set-up that trains in seconds: the embedded model, a few problems, a handful of tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from concise_rl.config import compose, shapers_and_advantage, trainer_fields, verifier_of
+from concise_rl.data import ChainSum
+from concise_rl.loading import load_model, load_tokenizer
+from concise_rl.trainer import ConciseTrainer, GRPOConfig, training_dataset
+
+SMALL = (
+    "trainer.per_device_train_batch_size=16",
+    "trainer.num_generations=4",
+    "trainer.max_completion_length=48",
+    "trainer.max_steps=2",
+    "trainer.save_strategy=no",
+    "trainer.lr_scheduler_type=constant",
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+class Recorder:
+    """A sink that keeps everything."""
+
+    def __init__(self) -> None:
+        self.records: list[Any] = []
+        self.metrics: list[dict[str, float]] = []
+
+    def on_rollouts(self, record: Any) -> None:
+        self.records.append(record)
+
+    def on_metrics(self, step: int, metrics: dict[str, float]) -> None:
+        self.metrics.append({"step": step} | metrics)
+
+
+@pytest.fixture
+def make_trainer(tmp_path: Path) -> Any:
+    """`make_trainer("method=hapo", ...)` gives (trainer, recorder) on the embedded model."""
+
+    def make(*overrides: str, **kwargs: Any) -> tuple[ConciseTrainer, Recorder]:
+        composed = compose([*SMALL, *overrides])
+        shapers, advantage = shapers_and_advantage(composed)
+        tokenizer = load_tokenizer(composed.model)
+        recorder = Recorder()
+        trainer = ConciseTrainer(
+            load_model(composed.model),
+            shapers=shapers,
+            advantage=advantage,
+            verifier=verifier_of(composed),
+            train_dataset=training_dataset(ChainSum().load("train"), tokenizer, None),
+            args=GRPOConfig(output_dir=str(tmp_path / "run"), **trainer_fields(composed)),
+            processing_class=tokenizer,
+            sinks=[recorder],
+            **kwargs,
+        )
+        return trainer, recorder
+
+    return make
+
+

@@ -1,0 +1,86 @@
+"""Trains two steps on rollouts that depend on the row alone, not on the rank that samples it; writes what came of it.
+
+Run by test_ranks.py under one process and under two.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+
+from concise_rl import checkpoint
+from concise_rl.config import compose, shapers_and_advantage, trainer_fields, verifier_of
+from concise_rl.data import ChainSum
+from concise_rl.data.chain_sum import answer, running_sum
+from concise_rl.loading import load_model, load_tokenizer
+from concise_rl.reporting.run_log import step_to_json
+from concise_rl.trainer import ConciseTrainer, GRPOConfig, training_dataset
+
+
+class RowSampler(ConciseTrainer):
+    """Every completion is a function of its question and its place in the global batch."""
+
+    def _generate_single_turn(self, prompt_ids, *args):
+        first = self.accelerator.process_index * len(prompt_ids)
+        completions = []
+        for b, ids in enumerate(prompt_ids):
+            question = self._tokenizer.decode(ids)
+            rng = random.Random(f"{question}/{first + b}/{self.state.global_step}")
+            thought = ";wait,".join([running_sum(question)] * rng.randint(1, 3))
+            said = answer(question) if rng.random() < 0.7 else "0"
+            completions.append([*self._tokenizer.encode(f"<think>{thought}</think>{said}"), self._tokenizer.eos_token_id])
+        return completions, None
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.lines: list[dict] = []
+
+    def on_rollouts(self, record):
+        self.lines.append(step_to_json(record))
+
+    def on_metrics(self, step, metrics):
+        pass
+
+
+def main() -> None:
+    out, method, *overrides = sys.argv[1:]
+    torch.set_num_threads(1)
+    composed = compose(
+        [
+            f"method={method}",
+            "trainer.num_generations=8",
+            "trainer.max_steps=2",
+            "trainer.save_steps=2",
+            "trainer.max_completion_length=160",
+            *overrides,
+        ]
+    )
+    shapers, advantage = shapers_and_advantage(composed)
+    tokenizer = load_tokenizer(composed.model)
+    sink = Sink()
+    trainer = RowSampler(
+        load_model(composed.model),
+        shapers=shapers,
+        advantage=advantage,
+        verifier=verifier_of(composed),
+        train_dataset=training_dataset(ChainSum().load("train"), tokenizer, None),
+        args=GRPOConfig(output_dir=out, **trainer_fields(composed)),
+        processing_class=tokenizer,
+        sinks=[sink],
+    )
+    trainer.train()
+    own = trainer.shaper_state
+    checkpoint.save_state(Path(out) / f"rank{PartialState().process_index}", {"shaper": own}, {})
+    if PartialState().is_main_process:
+        (Path(out) / "steps.json").write_text(json.dumps(sink.lines))
+        trainer.model.save_pretrained(Path(out) / "model")
+
+
+if __name__ == "__main__":
+    main()
