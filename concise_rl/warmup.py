@@ -84,13 +84,13 @@ class WarmupConfig:
 
     data: ChainSum = field(default_factory=ChainSum)
     recheck_weights: list[float] = field(default_factory=lambda: [0.2, 0.35, 0.3, 0.15])
-    plain_share: float = 0.6
+    plain_share: float = 0.5
     hidden_size: int = 128
     layers: int = 4
     heads: int = 4
     intermediate_size: int = 384
     max_positions: int = 512
-    steps: int = 6000
+    steps: int = 2400
     batch_size: int = 8
     learning_rate: float = 5e-4
     warmup_steps: int = 100

@@ -15,13 +15,14 @@ from safetensors.numpy import load_file
 from concise_rl import checkpoint
 
 SCRIPT = Path(__file__).parent / "two_ranks.py"
+ROOT = Path(__file__).parents[2]
 
 
 def launch(out: Path, processes: int, method: str, rows_per_rank: int) -> None:
     out.mkdir()
-    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--cpu"]
-    command += ["--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no"]
-    command += ["--main_process_port", "0"]
+    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
+    command += ["--config_file", str(ROOT / "launch" / "accelerate" / "cpu2.yaml")]
+    command += ["--num_processes", str(processes), "--main_process_port", "0"]
     command += [str(SCRIPT), str(out), method, f"trainer.per_device_train_batch_size={rows_per_rank}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=280)

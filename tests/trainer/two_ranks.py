@@ -76,7 +76,9 @@ def main() -> None:
     )
     trainer.train()
     own = trainer.shaper_state
-    checkpoint.save_state(Path(out) / f"rank{PartialState().process_index}", {"shaper": own}, {})
+    folder = Path(out) / f"rank{PartialState().process_index}"
+    folder.mkdir()
+    checkpoint.save_state(folder, {"shaper": own}, {})
     if PartialState().is_main_process:
         (Path(out) / "steps.json").write_text(json.dumps(sink.lines))
         trainer.model.save_pretrained(Path(out) / "model")
