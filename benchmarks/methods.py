@@ -67,7 +67,9 @@ def train_all(cells: Sequence[Cell], folder: Path, overrides: Sequence[str], wor
 
 def row_of(method: str, runs: Sequence[Path]) -> dict[str, Any]:
     """A method over its seeds: means, and intervals of a bootstrap over problems with the seeds as their samples."""
-    before, after = (pooled([Evaluation.load(run / f"evaluation-{name}.jsonl") for run in runs]) for name in ("before", "after"))
+    before, after = (
+        pooled([Evaluation.load(run / f"evaluation-{name}.jsonl") for run in runs]) for name in ("before", "after")
+    )
     found, change = after.summary(), difference(before, after)
     seconds = [json.loads((run / "summary.json").read_text())["training_seconds"] for run in runs]
     per_seed = [json.loads((run / "summary.json").read_text()) for run in runs]
@@ -131,7 +133,9 @@ def markdown(rows: Sequence[Mapping[str, Any]], facts: str) -> str:
 
 
 def facts(options: argparse.Namespace) -> str:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     return (
         f"Made by `python benchmarks/methods.py` on {time.strftime('%Y-%m-%d')}, commit {commit.stdout.strip()}, "
         f"{processor()}, {os.cpu_count()} cores, {options.workers} runs at a time with one OpenMP thread each; "
@@ -151,7 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--methods", nargs="+", default=method_names())
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--steps", type=int, default=48)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "methods", help="where the cells are stored")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")

@@ -51,13 +51,23 @@ def show_methods(entries: Sequence[MethodEntry]) -> None:
 def methods_markdown(entries: Sequence[MethodEntry], results: Sequence[Mapping[str, Any]] = ()) -> str:
     """For the README; with results, each method's change of accuracy and tokens beside it."""
     found = {row["method"]: row for row in results}
-    rows = [["method", "shapers", "advantage", "loss", "the question it asks", *(["accuracy", "tokens"] if found else [])]]
+    rows = [
+        ["method", "shapers", "advantage", "loss", "the question it asks", *(["accuracy", "tokens"] if found else [])]
+    ]
     for entry in entries:
-        row = [f"[{entry.name}](docs/methods/{entry.name}.md)", entry.shapers, entry.advantage, entry.loss, entry.question]
+        row = [
+            f"[{entry.name}](docs/methods/{entry.name}.md)",
+            entry.shapers,
+            entry.advantage,
+            entry.loss,
+            entry.question,
+        ]
         if found:
             result = found.get(entry.name)
             row += (
-                [f"{result['accuracy_points']:+.1f} points", f"{result['tokens_percent']:+.0f} %"] if result else ["", ""]
+                [f"{result['accuracy_points']:+.1f} points", f"{result['tokens_percent']:+.0f} %"]
+                if result
+                else ["", ""]
             )
         rows.append(row)
     return markdown_table(rows)

@@ -227,3 +227,32 @@ def _point(summary: Mapping[str, Any]) -> tuple[float, float, list[float], list[
     low_x, high_x = summary.get("mean_tokens_interval") or (x, x)
     low_y, high_y = summary.get("accuracy_interval") or (y / 100, y / 100)
     return x, y, [x - low_x, high_x - x], [max(0.0, y - 100 * low_y), max(0.0, 100 * high_y - y)]
+
+
+def plot_methods(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Write a PNG: each method's accuracy against its mean tokens, with 95 % intervals, and the model before training.
+
+    Args:
+        rows: one a method, with `method`, `accuracy`, `mean_tokens`, their `_interval`s, and `before`, a summary.
+        path: of the PNG.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as MplFigure
+
+    figure = MplFigure(figsize=(9, 6), layout="constrained", dpi=150)
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    points = [("before training", rows[0]["before"], GREY), *((row["method"], row, BLUE) for row in rows)]
+    for k, (name, found, color) in enumerate(points):
+        x, y = found["mean_tokens"], 100 * found["accuracy"]
+        across, up = found["mean_tokens_interval"], [100 * v for v in found["accuracy_interval"]]
+        axes.errorbar(
+            x, y, xerr=[[x - across[0]], [across[1] - x]], yerr=[[y - up[0]], [up[1] - y]], fmt="o", color=color
+        )
+        # Neighbours get their names on different sides.
+        offset = (6, 6) if k % 2 else (6, -12)
+        axes.annotate(name, (x, y), textcoords="offset points", xytext=offset, fontsize=9)
+    axes.set_xlabel("mean tokens of a completion (fewer is better)")
+    axes.set_ylabel("accuracy, % (more is better)")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, format="png")

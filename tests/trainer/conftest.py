@@ -65,5 +65,3 @@ def make_trainer(tmp_path: Path) -> Any:
         return trainer, recorder
 
     return make
-
-

@@ -17,7 +17,12 @@ METHODS = {"hapo": "bnpo", "kimi": "grpo", "dr_grpo": "dr_grpo", "dapo": "dapo",
 @pytest.mark.parametrize("method", METHODS)
 def test_first_update_is_that_of_the_screen(make_trainer, monkeypatch, method):
     loss_type = METHODS[method]
-    overrides = (f"method={method}", f"trainer.loss_type={loss_type}", "trainer.max_steps=1", "trainer.optim=adamw_torch")
+    overrides = (
+        f"method={method}",
+        f"trainer.loss_type={loss_type}",
+        "trainer.max_steps=1",
+        "trainer.optim=adamw_torch",
+    )
     trainer, seen = make_trainer(*overrides)
     sampled = {}
     sample = type(trainer)._generate_single_turn

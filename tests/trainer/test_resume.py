@@ -80,7 +80,9 @@ def test_the_run_folder_is_complete(runs):
         assert (whole / name).stat().st_size > 0, name
     summary = json.loads((whole / "summary.json").read_text())
     for side in ("before", "after"):
-        assert {"accuracy", "accuracy_interval", "mean_tokens", "mean_tokens_interval", "problems"} <= summary[side].keys()
+        assert {"accuracy", "accuracy_interval", "mean_tokens", "mean_tokens_interval", "problems"} <= summary[
+            side
+        ].keys()
     config = json.loads((whole / "config.json").read_text())
     assert list(config["shaper"]) == ["hapo"], "components that the run does not use are left out"
 

@@ -186,9 +186,7 @@ def test_phases_need_a_tag_that_the_tokenizer_has(make_trainer):
 
 def test_a_checkpoint_inside_a_generation_window_is_refused(make_trainer):
     with pytest.raises(UserError, match=r"trainer.save_steps=3 is no multiple of the 2 optimizer steps"):
-        make_trainer(
-            "method=hapo", "trainer.num_iterations=2", "trainer.save_strategy=steps", "trainer.save_steps=3"
-        )
+        make_trainer("method=hapo", "trainer.num_iterations=2", "trainer.save_strategy=steps", "trainer.save_steps=3")
 
 
 def test_lora_trains_the_adapter_alone(make_trainer):

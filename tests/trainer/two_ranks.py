@@ -33,7 +33,9 @@ class RowSampler(ConciseTrainer):
             rng = random.Random(f"{question}/{first + b}/{self.state.global_step}")
             thought = ";wait,".join([running_sum(question)] * rng.randint(1, 3))
             said = answer(question) if rng.random() < 0.7 else "0"
-            completions.append([*self._tokenizer.encode(f"<think>{thought}</think>{said}"), self._tokenizer.eos_token_id])
+            completions.append(
+                [*self._tokenizer.encode(f"<think>{thought}</think>{said}"), self._tokenizer.eos_token_id]
+            )
         return completions, None
 
 
