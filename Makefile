@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check setup setup-test results clean
+.PHONY: demo test check setup setup-test results readme clean
 
 demo: $(VENV)/.demo  ## train the embedded reasoner with HAPO; before and after
 	$(BIN)/concise-rl train method=hapo model=tiny data=chain_sum run.dir=runs/demo overwrite=true
@@ -40,6 +40,9 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 results: $(VENV)/.test  ## every method, three seeds: about an hour on two cores
 	$(BIN)/python benchmarks/methods.py
+
+readme: $(VENV)/.test  ## the generated parts of the README
+	$(BIN)/python benchmarks/readme.py
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

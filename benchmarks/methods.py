@@ -114,22 +114,29 @@ def markdown(rows: Sequence[Mapping[str, Any]], facts: str) -> str:
         "[...] is a 95 % bootstrap interval clustered by problem, the seeds being samples of each problem; the spread",
         "over seeds is what stands after ±, half the range. Methods that do badly stay.",
         "",
-        "| method | accuracy | ± seeds | mean tokens | ± seeds | x oracle | accuracy change, points | tokens change | s |",
+        "| method | accuracy, % | ± seeds | mean tokens | ± seeds | x oracle | accuracy, points | tokens, % | seconds |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for r in rows:
-        low, high = (100 * x for x in r["accuracy_interval"])
-        a, t = r["accuracy_seeds"], r["mean_tokens_seeds"]
-        lines.append(
-            f"| [{r['method']}](../methods/{r['method']}.md) | {100 * r['accuracy']:.1f} [{low:.1f}, {high:.1f}] "
-            f"| {50 * (max(a) - min(a)):.1f} "
-            f"| {r['mean_tokens']:.1f} [{r['mean_tokens_interval'][0]:.1f}, {r['mean_tokens_interval'][1]:.1f}] "
-            f"| {(max(t) - min(t)) / 2:.1f} | {r['oracle_ratio']:.2f} "
-            f"| {r['accuracy_points']:+.1f} [{r['accuracy_points_interval'][0]:+.1f}, {r['accuracy_points_interval'][1]:+.1f}] "
-            f"| {r['tokens_percent']:+.0f} % [{r['tokens_percent_interval'][0]:+.0f}, {r['tokens_percent_interval'][1]:+.0f}] "
-            f"| {r['training_seconds']:.0f} |"
-        )
+        accuracy = [100 * x for x in (r["accuracy"], *r["accuracy_interval"])]
+        cells = [
+            f"[{r['method']}](../methods/{r['method']}.md)",
+            with_interval(accuracy, ".1f"),
+            f"{50 * (max(r['accuracy_seeds']) - min(r['accuracy_seeds'])):.1f}",
+            with_interval([r["mean_tokens"], *r["mean_tokens_interval"]], ".1f"),
+            f"{(max(r['mean_tokens_seeds']) - min(r['mean_tokens_seeds'])) / 2:.1f}",
+            f"{r['oracle_ratio']:.2f}",
+            with_interval([r["accuracy_points"], *r["accuracy_points_interval"]], "+.1f"),
+            with_interval([r["tokens_percent"], *r["tokens_percent_interval"]], "+.0f"),
+            f"{r['training_seconds']:.0f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", "![accuracy against tokens](methods.png)", ""])
+
+
+def with_interval(values: Sequence[float], form: str) -> str:
+    value, low, high = (format(v, form) for v in values)
+    return f"{value} [{low}, {high}]"
 
 
 def facts(options: argparse.Namespace) -> str:

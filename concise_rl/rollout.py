@@ -40,6 +40,12 @@ class TokenVocabulary:
             )
 
 
+def single_token(tokenizer: Any, text: str) -> int | None:
+    """The id of `text` where the tokenizer has it as one token of its vocabulary, else None."""
+    token = tokenizer.convert_tokens_to_ids(text)
+    return None if token is None or token == tokenizer.unk_token_id else int(token)
+
+
 @dataclass(frozen=True)
 class LocalRollout:
     """One sampled completion on the rank that sampled it, judged.

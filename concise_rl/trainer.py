@@ -34,6 +34,7 @@ from concise_rl.rollout import (
     StepSink,
     TokenVocabulary,
     collect,
+    single_token,
     step_metrics,
 )
 from concise_rl.sampling import sample_tokens, supports_plain_cache
@@ -425,12 +426,6 @@ def check_credit(advantage: Advantage, batch: RolloutBatch, credit: Tensor) -> N
             f"{name} returned credit[{row}]={credit[row].tolist()} for prompt "
             f"{batch.prompt_ids[row // batch.group_size]}: credit must be finite"
         )
-
-
-def single_token(tokenizer: Any, text: str) -> int | None:
-    """The id of `text` where the tokenizer has it as one token of its vocabulary, else None."""
-    token = tokenizer.convert_tokens_to_ids(text)
-    return None if token is None or token == tokenizer.unk_token_id else int(token)
 
 
 def prompt_text(prompt: str | list[dict[str, str]]) -> str:

@@ -6,7 +6,7 @@
 
 A trace is the chain of partial sums, then none to three needless re-checks of that chain, then the answer:
 
-    7+4-3=  <think>7+4=11;11-3=8;wait,7+4=11;11-3=8</think>8
+    7a+4b-3=  <think>7a+4=11b-3=8;wait,7a+4=11b-3=8</think>8
 
 The answer is right after any number of re-checks, so nothing but habit speaks for the long ones: what a length-aware
 method has to unlearn, at no cost in accuracy.

@@ -55,7 +55,7 @@ def test_tokenizer_has_the_tags_as_tokens_and_decodes_to_what_it_read(tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     assert tokenizer.chat_template is None
     assert len({tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}) == 3
-    text = " 7+4-3=<think>7+4=11;wait,\n  Why  not? </think>8 "
+    text = " 7a+4b-3=<think>7a+4=11b;wait,\n  Why  not? </think>8 "
     ids = tokenizer.encode(text)
     assert len(ids) == len(text.replace("<think>", "T").replace("</think>", "T"))
     assert ids.count(tokenizer.convert_tokens_to_ids("<think>")) == 1

@@ -15,7 +15,7 @@ from concise_rl.errors import DataError, UserError
 from concise_rl.evaluation.generate import Progress, generate_completions
 from concise_rl.evaluation.metrics import paired_difference, summarize
 from concise_rl.evaluation.row import EvaluationRow
-from concise_rl.rollout import think_length
+from concise_rl.rollout import single_token, think_length
 from concise_rl.verifiers import Verifier, verify_many
 
 
@@ -137,7 +137,7 @@ def evaluate(
     ]
     pairs = [(completion.text, prompt.reference) for prompt, _, completion in flat]
     verdicts = verify_many(verifier, pairs, deadline_seconds=verify_deadline_seconds)
-    tag = think_end_id(tokenizer, think_end)
+    tag = single_token(tokenizer, think_end)
     seen: Counter[str] = Counter()
     rows = []
     for (prompt, text, completion), verdict in zip(flat, verdicts, strict=True):
@@ -165,8 +165,3 @@ def render_text(prompt: Prompt, tokenizer: Any, system: str | None = None) -> st
     if isinstance(rendered, str):
         return rendered
     return tokenizer.apply_chat_template(rendered, tokenize=False, add_generation_prompt=True)
-
-
-def think_end_id(tokenizer: Any, think_end: str) -> int | None:
-    """The single token that the tag is, or None where the tokenizer has no such token."""
-    return tokenizer.get_vocab().get(think_end)

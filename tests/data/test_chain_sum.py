@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from itertools import accumulate
 
@@ -18,17 +19,17 @@ def question_of(prompt):
 
 
 def test_worked_example():
-    question = "7+4-13+9="
-    assert operands(question) == [7, 4, -13, 9]
-    assert running_sum(question) == "7+4=11;11-13=-2;-2+9=7"
-    assert answer(question) == "7"
-    assert oracle_completion(question) == "<think>7+4=11;11-13=-2;-2+9=7</think>7"
-    assert oracle_tokens(question) == len("7+4=11;11-13=-2;-2+9=7") + len("7") + 3  # two tags and EOS
+    question = "7a+4b-3c+9="
+    assert operands(question) == [7, 4, -3, 9]
+    assert running_sum(question) == "7a+4=11b-3=8c+9=17"
+    assert answer(question) == "17"
+    assert oracle_completion(question) == "<think>7a+4=11b-3=8c+9=17</think>17"
+    assert oracle_tokens(question) == len("7a+4=11b-3=8c+9=17") + len("17") + 3  # two tags and EOS
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_split_is_distinct_balanced_and_its_oracle_is_right(split):
-    prompts = ChainSum().load(split)
+    prompts = ChainSum(train_size=512).load(split)
     assert len(prompts) == 512
     assert len({p.id for p in prompts}) == 512
     difficulties = Counter(p.columns["difficulty"] for p in prompts)
@@ -41,7 +42,7 @@ def test_a_split_is_distinct_balanced_and_its_oracle_is_right(split):
         sizes = [abs(term) for term in operands(question)]
         assert len(set(sizes)) == len(sizes)
         assert set(sizes) <= set(range(1, 10))
-        assert int(prompt.reference) == eval(question.rstrip("="))
+        assert int(prompt.reference) == eval(re.sub("[a-z=]", "", question))
         assert Exact()(oracle_completion(question), prompt.reference).correct
 
 

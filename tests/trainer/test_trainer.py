@@ -1,4 +1,4 @@
-"""What the trainer promises beyond the algorithm: one forward for signals, nothing wasted, nothing moved by evaluation."""
+"""Beyond the algorithm: one forward for signals, no idle rows, and an evaluation that moves nothing."""
 
 from __future__ import annotations
 
