@@ -114,7 +114,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], facts: str) -> str:
         "[...] is a 95 % bootstrap interval clustered by problem, the seeds being samples of each problem; the spread",
         "over seeds is what stands after ±, half the range. Methods that do badly stay.",
         "",
-        "| method | accuracy, % | ± seeds | mean tokens | ± seeds | x oracle | accuracy, points | tokens, % | seconds |",
+        "| method | accuracy, % | ± seeds | mean tokens | ± seeds | x oracle | accuracy, points | tokens, % | s |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for r in rows:

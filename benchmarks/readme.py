@@ -56,8 +56,8 @@ def write_pages(results: list[dict[str, Any]]) -> None:
         low, high = row["accuracy_points_interval"]
         least, most = row["tokens_percent_interval"]
         line = (
-            f"<!-- results --> On the embedded task, {row['seeds']} seeds: "
-            f"accuracy {row['accuracy_points']:+.1f} points [{low:+.1f}, {high:+.1f}], tokens {row['tokens_percent']:+.0f} % [{least:+.0f}, {most:+.0f}]; "
+            f"<!-- results --> On the embedded task, {row['seeds']} seeds: accuracy {row['accuracy_points']:+.1f} "
+            f"points [{low:+.1f}, {high:+.1f}], tokens {row['tokens_percent']:+.0f} % [{least:+.0f}, {most:+.0f}]; "
             "beside the others in [docs/results](../results/README.md)."
         )
         before, marker, after = page.read_text().partition("<!-- results -->")
