@@ -24,6 +24,7 @@ from trl.models import unwrap_model_for_generation
 
 from concise_rl import checkpoint
 from concise_rl.advantages import Advantage
+from concise_rl.advantages.base import check_credit
 from concise_rl.batch import RolloutBatch
 from concise_rl.data import Prompt, render
 from concise_rl.errors import UserError
@@ -412,20 +413,6 @@ class ConciseTrainer(GRPOTrainer):
 def task_reward(**_: Any) -> list[float]:
     """The name under which TRL lists the reward; `ConciseTrainer._calculate_rewards` computes it."""
     raise RuntimeError("ConciseTrainer judges completions itself; TRL must not call this")
-
-
-def check_credit(advantage: Advantage, batch: RolloutBatch, credit: Tensor) -> None:
-    """Refuse credit of the wrong shape or with a NaN, naming the advantage and the row."""
-    name = type(advantage).__name__
-    if credit.ndim not in (1, 2) or credit.shape[0] != batch.n_rows:
-        raise ValueError(f"{name} returned credit of shape {tuple(credit.shape)}; need ({batch.n_rows},) or (.., T)")
-    bad = ~torch.isfinite(credit)
-    if bool(bad.any()):
-        row = int(bad.nonzero()[0, 0])
-        raise ValueError(
-            f"{name} returned credit[{row}]={credit[row].tolist()} for prompt "
-            f"{batch.prompt_ids[row // batch.group_size]}: credit must be finite"
-        )
 
 
 def prompt_text(prompt: str | list[dict[str, str]]) -> str:

@@ -77,6 +77,7 @@ class WarmupConfig:
         weight_decay: of AdamW, on the matrices.
         max_new_tokens: limit of a completion when measuring.
         seed: of the weights, the traces and the sampling.
+        start: folder of an earlier warm-up to go on from; its sizes are kept. Empty starts from fresh weights.
 
     Raises:
         UserError: a field is out of its range.
@@ -90,13 +91,14 @@ class WarmupConfig:
     heads: int = 4
     intermediate_size: int = 384
     max_positions: int = 512
-    steps: int = 2400
+    steps: int = 3000
     batch_size: int = 8
     learning_rate: float = 5e-4
     warmup_steps: int = 100
     weight_decay: float = 0.0
     max_new_tokens: int = 320
     seed: int = 0
+    start: str = ""
 
     def __post_init__(self) -> None:
         for name in ("layers", "intermediate_size", "max_positions", "steps", "batch_size", "max_new_tokens"):
@@ -321,24 +323,42 @@ def run_warmup(
             torch.manual_seed(config.seed)
             rng = random.Random(config.seed)
             tokenizer = build_tokenizer()
-            model = build_model(config, tokenizer)
-            start = time.monotonic()
+            model = load_start(config.start) if config.start else build_model(config, tokenizer)
+            started = time.monotonic()
             traces = overthinking_traces(config, rng)
             train_on_traces(model, tokenizer, traces, config, rng, on_step or _log_step)
-            train_seconds = time.monotonic() - start
+            train_seconds = time.monotonic() - started
             metrics = measure(model, tokenizer, config.data.load("test"), config.max_new_tokens)
     finally:
         torch.set_num_threads(threads)
     model.save_pretrained(out_dir)
     tokenizer.save_pretrained(out_dir)
     record = {
-        "config": asdict(config),
+        "config": asdict(config) | {"start": earlier_record(config.start) if config.start else ""},
         "metrics": metrics,
         "parameters": model.num_parameters(),
         "train_seconds": round(train_seconds, 1),
     }
     (out_dir / "warmup.json").write_text(json.dumps(record, indent=2) + "\n")
     return metrics
+
+
+def load_start(folder: str) -> PreTrainedModel:
+    """The model of an earlier warm-up.
+
+    Raises:
+        UserError: there is none.
+    """
+    from transformers import LlamaForCausalLM
+
+    if not (Path(folder) / "warmup.json").is_file():
+        raise UserError(f"WarmupConfig.start={folder} holds no warm-up (warmup.json); name the folder of one")
+    return LlamaForCausalLM.from_pretrained(folder)
+
+
+def earlier_record(folder: str) -> dict[str, Any]:
+    """The configuration that made the model one started from, so that the record tells the whole making."""
+    return json.loads((Path(folder) / "warmup.json").read_text())["config"]
 
 
 def _log_step(step: int, loss: float) -> None:

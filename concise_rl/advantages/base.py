@@ -39,3 +39,17 @@ def zero_unscorable(batch: RolloutBatch, credit: Tensor) -> Tensor:
     """Credit with the rows that have no verdict set to 0."""
     scorable = batch.scorable if credit.ndim == 1 else batch.scorable[:, None]
     return torch.where(scorable, credit, torch.zeros_like(credit))
+
+
+def check_credit(advantage: Advantage, batch: RolloutBatch, credit: Tensor) -> None:
+    """Refuse credit of the wrong shape or with a NaN, naming the advantage and the row."""
+    name = type(advantage).__name__
+    if credit.ndim not in (1, 2) or credit.shape[0] != batch.n_rows:
+        raise ValueError(f"{name} returned credit of shape {tuple(credit.shape)}; need ({batch.n_rows},) or (.., T)")
+    bad = ~torch.isfinite(credit)
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0, 0])
+        raise ValueError(
+            f"{name} returned credit[{row}]={credit[row].tolist()} for prompt "
+            f"{batch.prompt_ids[row // batch.group_size]}: credit must be finite"
+        )

@@ -106,7 +106,7 @@ class ChainSum:
         DataError: a size asks for more distinct problems than there are.
     """
 
-    train_size: int = 256
+    train_size: int = 128
     test_size: int = 512
     min_operands: int = 2
     max_operands: int = 6
