@@ -129,22 +129,22 @@ def methods(arguments: Sequence[str]) -> None:
 
 
 def warmup(arguments: Sequence[str]) -> None:
-    """Make the embedded reasoner from scratch: supervised traces that overthink."""
-    import dataclasses
-
-    from concise_rl.warmup import WarmupConfig, run_warmup
-
+    """Make the embedded reasoner from scratch: supervised traces that overthink; five to ten minutes on one core."""
     parser = argparse.ArgumentParser(prog="concise-rl warmup", description=warmup.__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for weights and tokenizer")
-    for field in dataclasses.fields(WarmupConfig):
-        if field.type in ("int", "float"):
-            flag = f"--{field.name.replace('_', '-')}"
-            number = int if field.type == "int" else float
-            parser.add_argument(flag, type=number, default=field.default, help="default %(default)s")
-    options = vars(parser.parse_args(arguments))
-    out = options.pop("out")
-    metrics = run_warmup(WarmupConfig(**options), out)
-    print("  ".join(f"{name} {value}" for name, value in metrics.items()))
+    parser.add_argument("--seed", type=int, default=0, help="another one makes another model of the kind (default 0)")
+    options = parser.parse_args(arguments)
+
+    import logging
+
+    from concise_rl.warmup import make_embedded
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    metrics = make_embedded(options.out, options.seed)
+    print(
+        f"{options.out}: {metrics['accuracy']:.1%} right at {metrics['mean_tokens']:.1f} tokens, "
+        f"{metrics['tokens_over_oracle']:.2f} times the shortest reasoning"
+    )
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {

@@ -17,9 +17,10 @@ from __future__ import annotations
 import json
 import logging
 import random
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +116,23 @@ class WarmupConfig:
             raise UserError(f"WarmupConfig.plain_share={self.plain_share} must lie in 0..1")
         if self.learning_rate <= 0:
             raise UserError(f"WarmupConfig.learning_rate={self.learning_rate} must be positive")
+
+
+EMBEDDED = (
+    WarmupConfig(),
+    WarmupConfig(
+        steps=80, plain_share=0.0, learning_rate=1e-4, warmup_steps=10, seed=1, recheck_weights=[0.1, 0.3, 0.4, 0.2]
+    ),
+)
+"""The two stages that made the shipped checkpoint: learn the task, then the habit of checking oneself more often."""
+
+
+def make_embedded(out_dir: str | Path, seed: int = 0) -> dict[str, Any]:
+    """Make the embedded model: both stages of `EMBEDDED`, each seeded from `seed`; returns the last one's metrics."""
+    first, second = EMBEDDED
+    with tempfile.TemporaryDirectory() as folder:
+        run_warmup(replace(first, seed=first.seed + seed), folder)
+        return run_warmup(replace(second, seed=second.seed + seed, start=folder), out_dir)
 
 
 def overthinking_traces(config: WarmupConfig, rng: random.Random) -> Iterator[Trace]:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from dataclasses import asdict
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from concise_rl.data import ChainSum
 from concise_rl.data.chain_sum import answer, oracle_completion, oracle_tokens, split_of
 from concise_rl.errors import UserError
 from concise_rl.verifiers import Exact
-from concise_rl.warmup import RECHECK, WarmupConfig, build_tokenizer, measure, overthinking_traces, run_warmup
+from concise_rl.warmup import EMBEDDED, RECHECK, WarmupConfig, build_tokenizer, measure, overthinking_traces, run_warmup
 
 TINY = Path(str(files("concise_rl") / "assets" / "tiny"))
 
@@ -75,8 +77,6 @@ def test_oracle_tokens_are_the_tokenizers():
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_gives_others(tmp_path):
-    from safetensors.torch import load_file
-
     seen = []
     metrics = [
         run_warmup(small_config(), tmp_path / "a", on_step=lambda step, loss: seen.append((step, loss))),
@@ -155,7 +155,25 @@ def test_the_shipped_checkpoint_starts_where_its_record_says(shipped):
     assert abs(metrics["accuracy"] - record["metrics"]["accuracy"]) < 0.1
 
 
-def test_the_shipped_checkpoint_is_made_by_the_defaults():
-    from dataclasses import asdict
+def test_the_shipped_checkpoint_is_made_by_the_stages():
+    """All fields that make weights; `data` also sizes the splits, of which the warm-up draws freely from one."""
 
-    assert json.loads((TINY / "warmup.json").read_text())["config"] == asdict(WarmupConfig())
+    def making(config):
+        fields = asdict(config) if isinstance(config, WarmupConfig) else dict(config)
+        return {name: value for name, value in fields.items() if name not in ("data", "start")}
+
+    recorded = json.loads((TINY / "warmup.json").read_text())["config"]
+    first, second = EMBEDDED
+    assert making(recorded["start"]) == making(first)
+    assert making(recorded) == making(second)
+
+
+def test_a_second_stage_goes_on_from_the_first(tmp_path):
+    run_warmup(small_config(), tmp_path / "first")
+    run_warmup(small_config(steps=1, learning_rate=1e-6, start=str(tmp_path / "first")), tmp_path / "second")
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "second"))
+    assert all(torch.allclose(one[name], two[name], atol=1e-4) for name in one)
+    record = json.loads((tmp_path / "second" / "warmup.json").read_text())
+    assert record["config"]["start"]["steps"] == 6
+    with pytest.raises(UserError, match="holds no warm-up"):
+        run_warmup(small_config(start=str(tmp_path)), tmp_path / "third")
