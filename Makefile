@@ -11,7 +11,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: demo test check setup setup-test results readme clean
 
 demo: $(VENV)/.demo  ## train the embedded reasoner with HAPO; before and after
-	$(BIN)/concise-rl train method=hapo model=tiny data=chain_sum run.dir=runs/demo overwrite=true
+	$(BIN)/concise-rl train method=hapo model=tiny data=chain_sum advantage.group_relative.scale=batch \
+		run.dir=runs/demo overwrite=true
 
 test: $(VENV)/.test check  ## static checks and all tests
 	$(BIN)/python -m pytest
