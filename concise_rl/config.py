@@ -26,9 +26,8 @@ from concise_rl.errors import UserError
 from concise_rl.shapers import SHAPERS, Shaper
 from concise_rl.verifiers import VERIFIERS, Verifier
 
-_HERE = Path(__file__).parent
-RECIPES = next(folder for folder in (_HERE / "recipes", _HERE.parent / "recipes") if folder.is_dir())
-"""Hydra's root: inside the package when installed from a wheel, beside it in a checkout."""
+RECIPES = Path(__file__).parent / "recipes"
+"""Hydra's root: a link to the checkout's `recipes/`, a folder of its own in an installed wheel."""
 
 COMPONENTS: dict[str, dict[str, type]] = {"shaper": SHAPERS, "advantage": ADVANTAGES, "verifier": VERIFIERS}
 
