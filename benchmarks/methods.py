@@ -112,8 +112,8 @@ def markdown(rows: Sequence[Mapping[str, Any]], facts: str) -> str:
         f"Before training: {start['accuracy']:.1%} right at {start['mean_tokens']:.1f} tokens; the shortest correct "
         f"reasoning takes {start['mean_tokens'] / start['oracle_ratio']:.1f}. Sampled at temperature 1.",
         "[...] is a 95 % bootstrap interval clustered by problem, the seeds being samples of each problem; the spread",
-        "over seeds is what stands after ±, half the range. Seconds were taken on a shared machine and tell little. Methods",
-        "that do badly stay.",
+        "over seeds is what stands after ±, half the range. Seconds were taken on a shared machine: rough.",
+        "Methods that do badly stay.",
         "",
         "| method | seeds | accuracy, % | ± | mean tokens | ± | x oracle | accuracy, points | tokens, % | s |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
