@@ -1,0 +1,93 @@
+"""Which code folds the tiles, and how large they are.
+
+- `reference`: plain torch with logits in memory; the specification.
+- `blocked`: plain torch on cache-sized tiles; any device.
+- `triton`: CUDA; tiles that stay in L2, folded by Triton, and a fused forward where no gradient follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from concise_rl.errors import UserError
+from concise_rl.kernels.tiles import Fold, Projection, Statistics, TileShape, sweep_statistics
+from concise_rl.kernels.torch_fold import TorchFold
+
+BACKENDS = ("auto", "reference", "blocked", "triton")
+
+CPU_TILE = TileShape(rows=512, columns=1024)
+"""2 MB of float32: with its spare copy it stays in the caches of two cores (measured: `benchmarks/logprob.py`)."""
+
+CUDA_TILE = TileShape(rows=2048, columns=4096)
+"""32 MB of float32: less than the 50 MB of L2 of an H100 (not measured)."""
+
+STRIP_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}
+"""`linear_policy_loss` keeps the logits of a strip of rows over the whole vocabulary."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A fold and the memory it may use.
+
+    Attributes:
+        name: of `BACKENDS`, `auto` resolved.
+        fold: makes one.
+        shape: of a tile.
+        strip_bytes: of one strip of `linear_policy_loss`.
+        scale_hidden: whether scales are better multiplied into the hidden states than into the tiles. Half-precision
+            hidden states must stay as they are where tensor cores read them.
+    """
+
+    name: str
+    fold: Callable[[], Fold]
+    shape: TileShape
+    strip_bytes: int
+    scale_hidden: bool
+
+    def statistics(self, projection: Projection, *, entropy: bool, gradient_follows: bool) -> Statistics:
+        """One pass over the vocabulary."""
+        if self.name == "triton" and not gradient_follows:
+            from concise_rl.kernels import triton_forward
+
+            if triton_forward.supports(projection):
+                return triton_forward.statistics(projection, entropy=entropy)
+        return sweep_statistics(projection, self.fold(), self.shape, entropy=entropy)
+
+
+def choose(name: str, device: torch.device, workspace_mb: float | None) -> Backend:
+    """The backend by name; `auto` is `triton` on CUDA and `blocked` elsewhere.
+
+    Raises:
+        UserError: no such backend, Triton missing, or `triton` on another device than CUDA.
+    """
+    if name not in BACKENDS:
+        raise UserError(f"backend={name!r} is not known: choose from {', '.join(BACKENDS)}")
+    if name == "auto":
+        name = "triton" if device.type == "cuda" and _has_triton() else "blocked"
+    on_cuda = device.type == "cuda"
+    shape = CUDA_TILE if on_cuda else CPU_TILE
+    strip_bytes = STRIP_BYTES["cuda" if on_cuda else "cpu"]
+    if workspace_mb is not None:
+        # A fold keeps up to one spare copy of the tile.
+        rows = int(workspace_mb * 2**20 / (2 * 4 * shape.columns))
+        if rows < 1:
+            raise UserError(f"workspace_mb={workspace_mb:g}: one row of a tile needs {8 * shape.columns / 2**20:g} MB")
+        shape, strip_bytes = TileShape(min(rows, shape.rows), shape.columns), int(workspace_mb * 2**20)
+    if name == "triton":
+        if not _has_triton():
+            raise UserError("backend='triton' needs the package triton: pip install triton, or use backend='blocked'")
+        from concise_rl.kernels.triton_fold import TritonFold, runs_on
+
+        if not runs_on(device):
+            raise UserError(f"backend='triton' runs on CUDA, not on {device.type}: use backend='blocked'")
+        return Backend(name, TritonFold, shape, strip_bytes, scale_hidden=False)
+    return Backend(name, TorchFold, shape, strip_bytes, scale_hidden=not on_cuda)
+
+
+def _has_triton() -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec("triton") is not None
