@@ -24,7 +24,7 @@ from concise_rl.reporting.summary import (
 )
 
 # A page that may load nothing but itself: a slip in escaping could not fetch or send either.
-_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
 
 def write_report(
@@ -58,97 +58,113 @@ def write_report(
     before, after = columns.get("before"), columns.get("after")
     training = training_figures(metrics, before=before, after=after) if metrics else []
     every_metric = metric_figures(metrics)
-    page = _page(
-        title,
-        [
-            _head(title, difference, facts or {}),
-            _table(columns, difference),
-            _figures("Training", "wide", training, picture),
-            _completions(pairs),
-            _figures("Every metric, step by step", "small", every_metric),
-            _config(config),
-        ],
-        training + every_metric,
-    )
-    replace_text(Path(path), page)
+    sections = [
+        _head(title, difference, facts or {}),
+        _table(columns, difference),
+        _figures("Training", "wide", training, picture),
+        _completions(pairs),
+        _figures("Every metric, step by step", "small", every_metric),
+        _config(config),
+    ]
+    figures = training + every_metric
+    data = {
+        "figures": ("application/json", script_json(figures)),
+        "plotly": ("text/plain", packed_plotly() if figures else ""),
+    }
+    replace_text(Path(path), page_html(title, "".join(sections), data=data, script=SCRIPT))
 
 
-def _page(title: str, sections: Sequence[str], figures: Sequence[Figure]) -> str:
-    library = _plotly() if figures else ""
+def page_html(title: str, body: str, *, data: Mapping[str, tuple[str, str]], script: str, style: str = STYLE) -> str:
+    """A whole page that loads nothing but itself.
+
+    Args:
+        title: plain text.
+        body: HTML, all of whose text went through `text_html`.
+        data: element id to media type and content; JSON comes from `script_json`, anything else may hold no `<`.
+        script: runs once the page is there.
+        style: the style sheet.
+    """
+    blocks = "".join(f'<script type="{kind}" id="{key}">{content}</script>\n' for key, (kind, content) in data.items())
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>{_text(title)}</title>
-<style>{STYLE}</style>
+<title>{text_html(title)}</title>
+<style>{style}</style>
 </head>
 <body>
 <main>
-{"".join(sections)}
+{body}
 </main>
-<script type="application/json" id="figures">{_script_json(figures)}</script>
-<script type="text/plain" id="plotly">{library}</script>
-<script>{SCRIPT}</script>
+{blocks}<script>{script}</script>
 </body>
 </html>
 """
 
 
-def _text(text: object) -> str:
+def text_html(text: object) -> str:
     """Anything as text of the page: neither tag, attribute nor invisible control character gets through."""
     return escape(printable(str(text)), quote=True)
 
 
-def _script_json(content: object) -> str:
+def script_json(content: object) -> str:
     """JSON that may stand in a script element: no `<`, so nothing in it can end the element."""
     return json.dumps(plain(content), allow_nan=False).replace("<", "\\u003c").replace("&", "\\u0026")
 
 
-def _plotly() -> str:
-    """plotly.js, gzipped: 2 MB of text instead of 5; browsers unpack it with their own DecompressionStream."""
+def packed(text: str) -> str:
+    """Text gzipped, as base64, which browsers unpack with their own DecompressionStream: `unpack` of the script."""
+    return base64.b64encode(gzip.compress(text.encode(errors="replace"), mtime=0)).decode("ascii")
+
+
+def packed_plotly() -> str:
+    """plotly.js: 2 MB of text instead of 5."""
     from plotly.offline import get_plotlyjs
 
-    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode("ascii")
+    return packed(get_plotlyjs())
 
 
 def _head(title: str, difference: Summary | None, facts: Mapping[str, str]) -> str:
-    line = f'<p class="headline">{_text(headline(difference))}</p>' if difference else ""
-    remarks = "".join(f"<li>{_text(name)}: {_text(value)}</li>" for name, value in facts.items())
-    return f'<header><h1>{_text(title)}</h1>{line}<ul class="facts">{remarks}</ul></header>\n'
+    line = f'<p class="headline">{text_html(headline(difference))}</p>' if difference else ""
+    remarks = "".join(f"<li>{text_html(name)}: {text_html(value)}</li>" for name, value in facts.items())
+    return f'<header><h1>{text_html(title)}</h1>{line}<ul class="facts">{remarks}</ul></header>\n'
 
 
 def _table(columns: Mapping[str, Summary], difference: Summary | None) -> str:
     if not columns:
         return ""
-    table = _table_of(summary_rows(columns, difference))
+    table = table_html(summary_rows(columns, difference))
     levels = difficulty_rows(columns)
-    more = f"<h3>By difficulty</h3>{_table_of(levels)}" if levels else ""
+    more = f"<h3>By difficulty</h3>{table_html(levels)}" if levels else ""
     note = "[…] is the 95 % confidence interval; the change is paired by problem."
     return f'<section><h2>Test split</h2>{table}<p class="note">{note}</p>{more}</section>\n'
 
 
-def _table_of(rows: Sequence[Sequence[str]]) -> str:
+def table_html(rows: Sequence[Sequence[str]]) -> str:
+    """Header and body as a table that scrolls by itself where the page is narrower."""
     header, *body = rows
-    head = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in header)
-    lines = "".join(f'<tr><th scope="row">{_text(name)}</th>{"".join(map(_cell, cells))}</tr>' for name, *cells in body)
+    head = "".join(f'<th scope="col">{text_html(cell)}</th>' for cell in header)
+    lines = "".join(
+        f'<tr><th scope="row">{text_html(name)}</th>{"".join(map(_cell, cells))}</tr>' for name, *cells in body
+    )
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 
 def _cell(text: str) -> str:
     """A value and its interval, which may stand below it where the page is narrow."""
     value, bracket, interval = text.partition(" [")
-    below = f' <span class="interval">[{_text(interval)}</span>' if bracket else ""
-    return f"<td><span>{_text(value)}</span>{below}</td>"
+    below = f' <span class="interval">[{text_html(interval)}</span>' if bracket else ""
+    return f"<td><span>{text_html(value)}</span>{below}</td>"
 
 
 def _figures(heading: str, kind: str, figures: Sequence[Figure], picture: str | Path | None = None) -> str:
     if not figures:
         return ""
     cells = "".join(
-        f'<figure><figcaption title="{_text(figure.get("note", ""))}">{_text(figure["title"])}</figcaption>'
+        f'<figure><figcaption title="{text_html(figure.get("note", ""))}">{text_html(figure["title"])}</figcaption>'
         '<div class="plot"></div></figure>'
         for figure in figures
     )
@@ -156,7 +172,7 @@ def _figures(heading: str, kind: str, figures: Sequence[Figure], picture: str | 
     if picture and Path(picture).exists():
         data = base64.b64encode(Path(picture).read_bytes()).decode("ascii")
         instead = f'<img class="instead" alt="Accuracy and tokens over training" src="data:image/png;base64,{data}">'
-    return f'<section><h2>{_text(heading)}</h2>{instead}<div class="figures {kind}">{cells}</div></section>\n'
+    return f'<section><h2>{text_html(heading)}</h2>{instead}<div class="figures {kind}">{cells}</div></section>\n'
 
 
 def _completions(pairs: Sequence[CompletionPair]) -> str:
@@ -164,13 +180,14 @@ def _completions(pairs: Sequence[CompletionPair]) -> str:
     for reason, pair in pick_pairs(pairs):
         answers = "".join(
             f'<div class="answer {"right" if answer.correct else "wrong"}">'
-            f"<h4>{name} <span>{answer.caption}</span></h4><pre>{_text(answer.text)}</pre></div>"
+            f"<h4>{name} <span>{answer.caption}</span></h4><pre>{text_html(answer.text)}</pre></div>"
             for name, answer in (("Before", pair.before), ("After", pair.after))
         )
         blocks.append(
-            f"<article><h3>{_text(reason.capitalize())}</h3>"
-            f'<pre class="prompt">{_text(pair.prompt)}</pre>'
-            f'<p class="note">Reference answer: {_text(pair.reference)}</p><div class="pair">{answers}</div></article>'
+            f"<article><h3>{text_html(reason.capitalize())}</h3>"
+            f'<pre class="prompt">{text_html(pair.prompt)}</pre>'
+            f'<p class="note">Reference answer: {text_html(pair.reference)}</p>'
+            f'<div class="pair">{answers}</div></article>'
         )
     return f"<section><h2>Three problems, before and after</h2>{''.join(blocks)}</section>\n" if blocks else ""
 
@@ -180,4 +197,4 @@ def _config(config: Mapping[str, Any] | None) -> str:
         return ""
     text = json.dumps(plain(config), indent=2, ensure_ascii=False)
     summary = "<summary>Resolved configuration</summary>"
-    return f"<section><details>{summary}<pre>{_text(text)}</pre></details></section>\n"
+    return f"<section><details>{summary}<pre>{text_html(text)}</pre></details></section>\n"

@@ -75,49 +75,60 @@ summary { cursor: pointer; font-weight: 600; margin-top: 2rem; }
 }
 """
 
-SCRIPT = """
+PLOTTING = """
 "use strict";
+const unpack = async (id) => {
+  const packed = Uint8Array.from(atob(document.getElementById(id).textContent), (c) => c.charCodeAt(0));
+  return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+};
+const loadPlotly = async () => {
+  const library = document.createElement("script");
+  library.textContent = await unpack("plotly");
+  document.head.append(library);
+};
+const narrow = matchMedia("(max-width: 720px)");
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const themed = (layout, place) => {
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const small = place.closest(".small") !== null;
+  const axis = (own) => ({
+    ...own, title: small ? undefined : own.title,
+    gridcolor: colour("--line"), linecolor: colour("--line"), zerolinecolor: colour("--line"), automargin: true,
+    ...(own.type === "category" ? {} : { nticks: small || narrow.matches ? 5 : 9 }),
+  });
+  return {
+    ...layout,
+    xaxis: axis(layout.xaxis), yaxis: axis(layout.yaxis),
+    font: { color: colour("--ink"), size: small ? 11 : 12, family: "system-ui, sans-serif" },
+    hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    margin: { l: 8, r: 8, t: 8, b: 8 },
+    dragmode: narrow.matches ? false : "zoom",
+    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+  };
+};
+const plotOptions = { responsive: true, displayModeBar: false };
+"""
+"""What every page with figures shares: unpacking, plotly, and a layout in the page's own colours."""
+
+SCRIPT = (
+    PLOTTING
+    + """
 (async () => {
   const figures = JSON.parse(document.getElementById("figures").textContent);
   const places = [...document.querySelectorAll(".plot")];
   if (!places.length) return;
   try {
-    const packed = Uint8Array.from(atob(document.getElementById("plotly").textContent), (c) => c.charCodeAt(0));
-    const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
-    const library = document.createElement("script");
-    library.textContent = await new Response(unpacked).text();
-    document.head.append(library);
+    await loadPlotly();
   } catch (error) {
     document.body.classList.add("still");
     return;
   }
-
-  const narrow = matchMedia("(max-width: 720px)");
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  const layout = (figure, place) => {
-    const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-    const small = place.closest(".small") !== null;
-    const axis = (own) => ({
-      ...own, title: small ? undefined : own.title,
-      gridcolor: colour("--line"), linecolor: colour("--line"), zerolinecolor: colour("--line"), automargin: true,
-      nticks: small || narrow.matches ? 5 : 9,
-    });
-    return {
-      ...figure.layout,
-      xaxis: axis(figure.layout.xaxis), yaxis: axis(figure.layout.yaxis),
-      font: { color: colour("--ink"), size: small ? 11 : 12, family: "system-ui, sans-serif" },
-      hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
-      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      margin: { l: 8, r: 8, t: 8, b: 8 },
-      dragmode: narrow.matches ? false : "zoom",
-      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
-    };
-  };
-  const options = { responsive: true, displayModeBar: false };
-  const draw = () =>
-    places.forEach((place, k) => Plotly.react(place, figures[k].data, layout(figures[k], place), options));
+  const draw = () => places.forEach((place, k) =>
+    Plotly.react(place, figures[k].data, themed(figures[k].layout, place), plotOptions));
   draw();
   dark.addEventListener("change", draw);
   narrow.addEventListener("change", draw);
 })();
 """
+)
