@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from concise_rl.data.base import DataSource, Prompt, content_key
 from concise_rl.data.chain_sum import ChainSum
-from concise_rl.data.files import Hub, Local
+from concise_rl.data.files import Benchmark, Hub, Local
 from concise_rl.data.reasoning_gym_task import ReasoningGym
 from concise_rl.data.templates import render
 from concise_rl.errors import DataError
@@ -14,6 +14,9 @@ from concise_rl.verifiers.base import Verdict
 
 DATA_SOURCES: dict[str, type] = {"chain_sum": ChainSum, "hub": Hub, "local": Local, "reasoning_gym": ReasoningGym}
 """The data sources by the name that a recipe gives them."""
+
+BENCHMARK_SOURCES: dict[str, type] = {"test_set": Benchmark, "chain_sum": ChainSum, "reasoning_gym": ReasoningGym}
+"""What `benchmark=` builds on, by the name that a recipe gives it."""
 
 
 def check_references(
@@ -31,23 +34,31 @@ def check_references(
         wrap: makes a completion that states the reference, for verifiers that ask for more than the bare text.
 
     Raises:
-        DataError: names the first such row (0-based), its id and its reference, and the number of such references.
+        DataError: names the first such problem, its id and its reference, and the number of such references.
     """
     references = list(dict.fromkeys(p.reference for p in prompts))
     verdicts = verify_many([(wrap(reference), reference) for reference in references])
     refused = {r: v.reason for r, v in zip(references, verdicts, strict=True) if not (v.correct and v.scorable)}
-    for row, prompt in enumerate(prompts):
+    for prompt in prompts:
         if prompt.reference in refused:
             reason = refused[prompt.reference]
+            question = " ".join(prompt.messages[-1]["content"].split())[:60]
+            # By its text: these prompts may be a sample of the data set, so their number would mislead.
             raise DataError(
-                f"row {row} (id {prompt.id}): reference {prompt.reference!r} does not verify against itself"
+                f"{question!r} (id {prompt.id}): reference {_brief(prompt.reference)!r} does not verify against itself"
                 + (f" ({reason})" if reason else "")
                 + f"; {len(refused)} of {len(references)} references do not: mend or drop them, or change the verifier"
             )
 
 
+def _brief(reference: str, most: int = 120) -> str:
+    return reference if len(reference) <= most else f"...{reference[-most:]}"
+
+
 __all__ = [
+    "BENCHMARK_SOURCES",
     "DATA_SOURCES",
+    "Benchmark",
     "ChainSum",
     "DataSource",
     "Hub",

@@ -1,13 +1,15 @@
 """Rows that somebody else wrote: a data set on the Hugging Face hub, or a local JSONL, JSON or Parquet file.
 
 Either way a row becomes a `Prompt` by naming its columns. A reference is kept as it stands (`#### 42` included: reading
-it is the verifier's affair); numbers become their `str`, lists and objects their JSON.
+it is the verifier's affair); numbers become their `str`, lists and objects their JSON. Whatever is wrong with a row is
+said with its place: the line of a `.jsonl` file, elsewhere the row, counted from 0.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import string
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from concise_rl.data.base import Message, Prompt, content_key
 from concise_rl.errors import DataError, UserError
 
 Row = Mapping[str, Any]
+Placed = tuple[str, Row]
+"""Where a row stands, for people, and the row."""
 
 _SPLITS = ("train", "test")
 
@@ -26,48 +30,76 @@ class Columns:
 
     Attributes:
         question_column: the question, a string.
-        answer_column: the reference.
+        context_column: what precedes the question, on lines of its own, in rows where it is not blank (the story of a
+            SVAMP problem).
         messages_column: chat messages (`[{"role": ..., "content": ...}, ...]`, the user's last, no system prompt),
             which then stand in place of the question.
-        columns: further columns to carry along for components and reports (`difficulty`, ...).
+        answer_column: the reference.
+        reference_columns: where the verifier needs more than the answer (a tolerance, a unit): the reference is then
+            the JSON object of these columns, in place of `answer_column`.
+        choice_columns: for multiple choice, the columns of the possible answers, the right one first, in place of
+            `answer_column`. They follow the question as (A), (B), ... in an order that a hash of the texts decides, so
+            it is the same in every run; the reference is the letter.
+        difficulty_column: how hard the problem is, carried along as the column `difficulty`.
+        columns: further columns to carry along for components and reports.
         verifier: name of the verifier for the answers.
     """
 
     question_column: str = "question"
-    answer_column: str = "answer"
+    context_column: str | None = None
     messages_column: str | None = None
+    answer_column: str = "answer"
+    reference_columns: list[str] = field(default_factory=list)
+    choice_columns: list[str] = field(default_factory=list)
+    difficulty_column: str | None = None
     columns: list[str] = field(default_factory=list)
     verifier: str = "math_answer"
 
-    def prompts(self, rows: Iterable[Row], source: str) -> list[Prompt]:
+    def prompts(self, rows: Iterable[Placed], source: str) -> list[Prompt]:
         """The prompts of the rows of `source`, in their order.
 
         Raises:
-            DataError: no rows; or a row, named by its 0-based index, lacks a column or holds an unusable value.
+            DataError: no rows; or a row, named by its place, lacks a column or holds an unusable value.
         """
-        prompts = [self._prompt(row, f"{source} row {i}") for i, row in enumerate(rows)]
+        prompts = [self._prompt(row, place) for place, row in rows]
         if not prompts:
             raise DataError(f"{source} is empty; give a data set with at least one row")
         return prompts
 
     def _prompt(self, row: Row, place: str) -> Prompt:
-        for name in (self.messages_column or self.question_column, self.answer_column, *self.columns):
+        answer = self.choice_columns or self.reference_columns or [self.answer_column]
+        optional = [name for name in (self.context_column, self.difficulty_column) if name]
+        for name in (self.messages_column or self.question_column, *answer, *optional, *self.columns):
             if name not in row:
                 raise DataError(f"{place} has no column {name!r}; it has {sorted(row)}: name one of these instead")
-        if row[self.answer_column] is None:
-            raise DataError(f"{place}: column {self.answer_column!r} is empty; drop the row or give it an answer")
+        # What else a reference holds, such as a unit, may be absent from a row.
+        for name in self.choice_columns or answer[:1]:
+            if row[name] is None or not _text(row[name]).strip():
+                raise DataError(f"{place}: column {name!r} is empty; drop the row or give it an answer")
         if self.messages_column:
             messages = _checked_messages(row[self.messages_column], f"{place}: column {self.messages_column!r}")
         else:
-            question = row[self.question_column]
-            if not isinstance(question, str) or not question.strip():
-                raise DataError(
-                    f"{place}: column {self.question_column!r} is {question!r}; a question must be non-empty text"
-                )
-            messages = ({"role": "user", "content": question},)
-        reference = _reference_text(row[self.answer_column])
-        key = content_key(*(m["content"] for m in messages), reference)
-        return Prompt(key, messages, reference, {name: row[name] for name in self.columns})
+            messages = ({"role": "user", "content": self._question(row, place)},)
+        if self.choice_columns:
+            options, reference = _lettered([_text(row[name]).strip() for name in self.choice_columns])
+            messages = (*messages[:-1], {**messages[-1], "content": f"{messages[-1]['content']}\n\n{options}"})
+        elif self.reference_columns:
+            reference = json.dumps({name: row[name] for name in self.reference_columns}, ensure_ascii=False)
+        else:
+            reference = _text(row[self.answer_column])
+        carried = {name: row[name] for name in self.columns}
+        if self.difficulty_column:
+            carried["difficulty"] = row[self.difficulty_column]
+        return Prompt(content_key(*(m["content"] for m in messages), reference), messages, reference, carried)
+
+    def _question(self, row: Row, place: str) -> str:
+        question = row[self.question_column]
+        if not isinstance(question, str) or not question.strip():
+            raise DataError(
+                f"{place}: column {self.question_column!r} is {question!r}; a question must be non-empty text"
+            )
+        context = row[self.context_column] if self.context_column else None
+        return f"{context.strip()}\n{question}" if isinstance(context, str) and context.strip() else question
 
 
 @dataclass
@@ -96,20 +128,60 @@ class Hub(Columns):
 
     def load(self, split: str) -> list[Prompt]:
         """The problems of `"train"` or `"test"`, under whatever names the data set has for them."""
-        from datasets import load_dataset
-
         _check_split("Hub", split)
-        hub_split = self.train_split if split == "train" else self.test_split
-        source = f"hub data set {self.name}" + (f"/{self.config}" if self.config else "") + f" [{hub_split}]"
-        try:
-            rows = load_dataset(self.name, self.config, split=hub_split)
-        except Exception as error:  # the library lets errors of many kinds through: network, names, formats
-            first_line = str(error).strip().partition("\n")[0]
-            raise DataError(
-                f"{source} cannot be loaded ({type(error).__name__}: {first_line}); check name, config and split, "
-                "or give a local copy with data=local"
-            ) from error
-        return self.prompts(rows, source)
+        return _load_hub(self, self.name, self.config, self.train_split if split == "train" else self.test_split)
+
+
+@dataclass
+class Benchmark(Columns):
+    """A published test set: from the Hugging Face hub, or from a local copy where `path` is given. All of it is test.
+
+    Attributes:
+        hub: the data set's name on the hub, such as `openai/gsm8k`.
+        config: the configuration of that data set, such as `main`.
+        split: its split that serves as the test set; slices such as `test[:100]` work.
+        path: a `.jsonl`, `.json` or `.parquet` file in place of the hub, taken whole.
+
+    Raises:
+        UserError: neither `hub` nor `path`, or `load` is asked for another split than `"test"`.
+        DataError: it cannot be loaded, is empty, or a row lacks a named column.
+    """
+
+    hub: str = ""
+    config: str | None = None
+    split: str = "test"
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.hub and not self.path:
+            raise UserError("benchmark.path is empty and benchmark.hub too; give a .jsonl, .json or .parquet file")
+
+    def load(self, split: str) -> list[Prompt]:
+        """The problems, in their order."""
+        if split != "test":
+            raise UserError(
+                f"evaluation.split={split!r}: a benchmark is all test; choose its part with benchmark.split"
+            )
+        if self.path:
+            return self.prompts(_read_rows(Path(self.path)), self.path)
+        return _load_hub(self, self.hub, self.config, self.split, "or give a local copy with benchmark.path=")
+
+
+def _load_hub(
+    columns: Columns, name: str, config: str | None, split: str, otherwise: str = "or give a local copy with data=local"
+) -> list[Prompt]:
+    from datasets import load_dataset
+
+    source = f"hub data set {name}" + (f"/{config}" if config else "") + f" [{split}]"
+    try:
+        rows = load_dataset(name, config, split=split)
+    except Exception as error:  # the library lets errors of many kinds through: network, names, formats
+        first_line = str(error).strip().partition("\n")[0]
+        raise DataError(
+            f"{source} cannot be loaded ({type(error).__name__}: {first_line}); check name, config and split, "
+            f"{otherwise}"
+        ) from error
+    return columns.prompts(_placed(rows, source), source)
 
 
 @dataclass
@@ -174,11 +246,23 @@ def _checked_messages(messages: Any, place: str) -> tuple[Message, ...]:
     return tuple({"role": m["role"], "content": m["content"]} for m in messages)
 
 
-def _reference_text(value: Any) -> str:
+def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value) if isinstance(value, list | dict) else str(value)
 
 
-def _read_rows(path: Path) -> list[Row]:
+def _lettered(choices: list[str]) -> tuple[str, str]:
+    """The options as text, and the letter of the first choice."""
+    right, *_ = choices
+    ordered = sorted(choices, key=lambda choice: content_key(choice, *choices))
+    options = zip(string.ascii_uppercase, ordered, strict=False)
+    return "\n".join(f"({letter}) {choice}" for letter, choice in options), string.ascii_uppercase[ordered.index(right)]
+
+
+def _placed(rows: Iterable[Row], source: str) -> Iterator[Placed]:
+    return ((f"{source} row {i}", row) for i, row in enumerate(rows))
+
+
+def _read_rows(path: Path) -> list[Placed]:
     readers = {".jsonl": _read_jsonl, ".json": _read_json, ".parquet": _read_parquet}
     if path.suffix not in readers:
         raise DataError(f"{path}: files of kind {path.suffix!r} are not read; give one of {sorted(readers)}")
@@ -187,28 +271,29 @@ def _read_rows(path: Path) -> list[Row]:
     return readers[path.suffix](path)
 
 
-def _read_jsonl(path: Path) -> list[Row]:
-    rows = []
+def _read_jsonl(path: Path) -> list[Placed]:
+    placed = []
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                rows.append(_checked_row(_parse(line, f"{path} line {number}"), f"{path} line {number}"))
-    return rows
+                place = f"{path} line {number}"
+                placed.append((place, _checked_row(_parse(line, place), place)))
+    return placed
 
 
-def _read_json(path: Path) -> list[Row]:
+def _read_json(path: Path) -> list[Placed]:
     rows = _parse(path.read_text(encoding="utf-8"), str(path))
     if not isinstance(rows, list):
         raise DataError(f"{path} holds a {type(rows).__name__}; a .json file must hold a list of objects")
-    return [_checked_row(row, f"{path} row {i}") for i, row in enumerate(rows)]
+    return [(place, _checked_row(row, place)) for place, row in _placed(rows, str(path))]
 
 
-def _read_parquet(path: Path) -> list[Row]:
+def _read_parquet(path: Path) -> list[Placed]:
     import pyarrow
     from pyarrow import parquet
 
     try:
-        return parquet.read_table(path).to_pylist()
+        return list(_placed(parquet.read_table(path).to_pylist(), str(path)))
     except pyarrow.ArrowInvalid as error:
         raise DataError(f"{path} is not a readable Parquet file ({error}); write it again") from error
 

@@ -59,9 +59,9 @@ def test_references_that_verify_pass_and_are_verified_once():
 
 def test_a_reference_that_does_not_verify_is_named_with_its_row():
     prompts = [Prompt.of("a", "1"), Prompt.of("b", "one"), Prompt.of("c", "two"), Prompt.of("d", "two")]
-    with pytest.raises(DataError, match=rf"row 1 \(id {prompts[1].id}\): reference 'one' .*\(no digits\); 2 of 3"):
+    with pytest.raises(DataError, match=rf"'b' \(id {prompts[1].id}\): reference 'one' .*\(no digits\); 2 of 3"):
         check_references(prompts, verify_digits, wrap=lambda reference: f"<{reference}>")
-    with pytest.raises(DataError, match=r"row 0 .*reference '1' does not verify"):
+    with pytest.raises(DataError, match=r"'a' .*reference '1' does not verify"):
         check_references(prompts[:1], verify_digits)
 
 

@@ -91,7 +91,9 @@ def test_malformed_messages_are_refused(tmp_path, messages, complaint):
 def test_a_missing_column_is_named_with_those_present(tmp_path):
     path = str(write(tmp_path / "rows.jsonl", ROWS))
     for fields in ({"question_column": "problem"}, {"answer_column": "problem"}, {"columns": ["level", "problem"]}):
-        with pytest.raises(DataError, match=r"row 0 has no column 'problem'; it has \['answer', 'level', 'question'\]"):
+        with pytest.raises(
+            DataError, match=r"line 1 has no column 'problem'; it has \['answer', 'level', 'question'\]"
+        ):
             Local(path=path, **fields).load("train")
 
 
@@ -123,7 +125,7 @@ def test_bad_files_are_refused_by_name(tmp_path):
 )
 def test_a_row_that_cannot_be_used_is_named(tmp_path, row, complaint):
     path = str(write(tmp_path / "rows.jsonl", [ROWS[0], row]))
-    with pytest.raises(DataError, match=f"row 1: column .*{complaint}"):
+    with pytest.raises(DataError, match=f"line 2: column .*{complaint}"):
         Local(path=path).load("train")
 
 
