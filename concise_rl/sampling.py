@@ -41,7 +41,7 @@ def sample_tokens(
     generator: torch.Generator | None = None,
     seeds: Sequence[int] | None = None,
     batch_rows: int | None = None,
-    on_finished: Callable[[int], None] | None = None,
+    on_finished: Callable[[int, list[int]], None] | None = None,
 ) -> list[list[int]]:
     """Sample one completion for each prompt; each ends with an EOS token or has `max_new_tokens` tokens.
 
@@ -60,7 +60,7 @@ def sample_tokens(
             machine give the same tokens.
         seeds: one a row, in place of the generator: a row then samples the same in any list of prompts.
         batch_rows: most rows that sample at once; all of them when None.
-        on_finished: called with the number of rows that have finished so far, once a token step that finished any.
+        on_finished: called with each row that has finished and its tokens, at once.
 
     Raises:
         UserError: a setting outside its range, an empty prompt, or a prompt with no room for `max_new_tokens`.
@@ -74,7 +74,7 @@ def sample_tokens(
     settings = _Settings(max_new_tokens, temperature, top_p, top_k, frozenset(eos_token_ids), pad_token_id)
     with evaluating(model):
         sample = _sample_with_cache if supports_plain_cache(model) else _sample_with_generate
-        return sample(model, prompt_ids, seeds, settings, batch_rows, on_finished or (lambda finished: None))
+        return sample(model, prompt_ids, seeds, settings, batch_rows, on_finished or (lambda row, tokens: None))
 
 
 def supports_plain_cache(model: Any) -> bool:
@@ -321,7 +321,7 @@ def _sample_with_cache(
     seeds: Sequence[int],
     settings: _Settings,
     batch_rows: int,
-    on_finished: Callable[[int], None],
+    on_finished: Callable[[int, list[int]], None],
 ) -> list[list[int]]:
     completions: list[list[int]] = [[] for _ in prompt_ids]
     waiting = deque(sorted(range(len(prompt_ids)), key=lambda row: -len(prompt_ids[row])))
@@ -335,14 +335,12 @@ def _sample_with_cache(
             live = live.select(kept).join(joining) if live is not None and kept else joining
         assert live is not None
         tokens_R = live.draw(settings)
-        finished = len(done)
         for row, token in zip(live.rows, tokens_R.tolist(), strict=True):
             if row not in done:
                 completions[row].append(token)
                 if token in settings.eos_token_ids or len(completions[row]) == settings.max_new_tokens:
                     done.add(row)
-        if len(done) > finished:
-            on_finished(len(done))
+                    on_finished(row, completions[row])
         kept = [i for i, row in enumerate(live.rows) if row not in done]
         if kept and len(kept) <= (1 - COMPACT_SHARE) * len(live.rows):
             live.select(kept)
@@ -358,7 +356,7 @@ def _sample_with_generate(
     seeds: Sequence[int],
     settings: _Settings,
     batch_rows: int,
-    on_finished: Callable[[int], None],
+    on_finished: Callable[[int, list[int]], None],
 ) -> list[list[int]]:
     from transformers import GenerationConfig
 
@@ -389,5 +387,5 @@ def _sample_with_generate(
         for row, tokens in zip(rows, output[:, ids_RL.shape[1] :].tolist(), strict=True):
             end = next((i + 1 for i, token in enumerate(tokens) if token in settings.eos_token_ids), len(tokens))
             completions[row] = tokens[:end]
-        on_finished(start + len(rows))
+            on_finished(row, completions[row])
     return completions

@@ -2,58 +2,53 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from concise_rl.data import Prompt, render
-from concise_rl.errors import DataError, UserError
-from concise_rl.evaluation.generate import Progress, generate_completions
-from concise_rl.evaluation.metrics import paired_difference, summarize
+from concise_rl.data.base import content_key
+from concise_rl.errors import UserError
+from concise_rl.evaluation import store as storage
+from concise_rl.evaluation.backends import Backend, Request, Sampling, TransformersBackend
+from concise_rl.evaluation.judge import Job, Judge, Progress
+from concise_rl.evaluation.metrics import notices, paired_difference, summarize
+from concise_rl.evaluation.modes import Mode, complete
 from concise_rl.evaluation.row import EvaluationRow
-from concise_rl.rollout import single_token, think_length
-from concise_rl.verifiers import Verifier, verify_many
+from concise_rl.verifiers import Verifier
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The judged completions of one model on one set of problems."""
+    """The judged completions of one model on one set of problems.
+
+    Attributes:
+        rows: in the order of the problems, the samples of one together.
+        settings: what they depend on besides the problems, JSON values; empty where it is not known.
+    """
 
     rows: Sequence[EvaluationRow]
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
         """See `concise_rl.evaluation.metrics.summarize`."""
-        return summarize(self.rows)
+        return summarize(self.rows, self.settings.get("think_end", "</think>"))
+
+    def notices(self) -> list[str]:
+        """See `concise_rl.evaluation.metrics.notices`."""
+        return notices(self.rows, self.settings.get("think_end", "</think>"))
 
     def save(self, path: str | Path) -> None:
-        """Write one JSON line a row; the file is complete or, where writing fails, as it was.
+        """Write the settings, where there are any, and one JSON line a row; the file is complete or as it was.
 
         Raises:
             UserError: the file cannot be written, or a column holds what JSON cannot.
         """
-        path = Path(path)
-        try:
-            text = "".join(json.dumps(row.to_json()) + "\n" for row in self.rows)
-        except TypeError as error:
-            raise UserError(
-                f"{path}: a column of the data set is no JSON value ({error}); convert it when loading"
-            ) from error
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with aside.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-        except OSError as error:
-            aside.unlink(missing_ok=True)
-            raise UserError(
-                f"{path} cannot be written ({error.strerror}): free some space, or choose another folder"
-            ) from error
+        storage.write(Path(path), self.settings, self.rows)
 
     @classmethod
     def load(cls, path: str | Path) -> Evaluation:
@@ -62,23 +57,8 @@ class Evaluation:
         Raises:
             DataError: no such file, or a damaged line, named.
         """
-        try:
-            lines = Path(path).read_bytes().splitlines(keepends=True)
-        except OSError as error:
-            raise DataError(
-                f"{path} cannot be read ({error.strerror}): name a file that an evaluation has saved"
-            ) from error
-        rows = []
-        for number, line in enumerate(lines, start=1):
-            try:
-                if not line.endswith(b"\n"):
-                    raise ValueError("cut short")
-                rows.append(EvaluationRow.from_json(json.loads(line)))
-            except (TypeError, ValueError) as error:
-                raise DataError(
-                    f"{path}, line {number} is damaged ({error}): evaluate again, or delete the line"
-                ) from error
-        return cls(rows)
+        settings, rows = storage.read(Path(path))
+        return cls(rows, settings)
 
 
 def difference(before: Evaluation, after: Evaluation) -> dict[str, Any]:
@@ -98,6 +78,9 @@ def evaluate(
     temperature: float,
     top_p: float = 1.0,
     seed: int,
+    mode: Mode | None = None,
+    store: str | Path | None = None,
+    keep_token_ids: bool = False,
     think_end: str = "</think>",
     batch_rows: int = 128,
     verify_deadline_seconds: float = 5.0,
@@ -105,62 +88,97 @@ def evaluate(
 ) -> Evaluation:
     """Sample each prompt `samples` times and judge each completion once.
 
+    What a completion is depends on the seed, the prompt's text and which of its samples it is: not on the other prompts
+    or on how they are shared out among processes (up to the rounding of the model's arithmetic).
+
     Args:
-        model, tokenizer: a transformers causal LM and its tokenizer.
+        model: a transformers causal LM, or a `Backend`.
+        tokenizer: renders the prompts through its chat template; None joins the messages with blank lines, for servers.
         prompts: the problems; an empty list gives an evaluation without rows.
         verifier: judges a completion's text against the prompt's reference.
         system: the system prompt.
-        samples, max_new_tokens, temperature, top_p, seed, batch_rows, on_progress: see `generate_completions`.
+        samples: completions a problem, one or more.
+        max_new_tokens: most sampled tokens of a completion.
+        temperature, top_p: see `Sampling`.
+        mode: what happens to the thinking; as trained when None.
+        store: JSONL file in which each completion is stored as soon as it is judged. An evaluation with the same
+            settings goes on where the file ends; other settings are refused.
+        keep_token_ids: keep the sampled ids in the rows, for `budget_sweep`.
         think_end: the tag that ends thinking; where it is no single token, think lengths are whole lengths.
+        batch_rows: completions sampled at once, where `model` is a causal LM.
         verify_deadline_seconds: wall-clock time that one verdict may take; then the row is unscorable.
+        on_progress: see `Progress`; those that the store held count as judged.
 
     Raises:
-        UserError: a setting outside its range, or a tokenizer without EOS.
+        UserError: a setting outside its range, a tokenizer without EOS, a store of another evaluation, or a server that
+            fails for good. What was stored stays.
     """
-    texts = [render_text(prompt, tokenizer, system) for prompt in prompts]
-    completions = generate_completions(
-        model,
-        tokenizer,
-        texts,
-        samples=samples,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        seed=seed,
-        batch_rows=batch_rows,
+    if samples < 1:
+        raise UserError(f"samples={samples}: each prompt needs one completion or more")
+    mode = mode or Mode.as_trained()
+    backend = as_backend(model, tokenizer, batch_rows)
+    sampling = Sampling(max_new_tokens, temperature, top_p, think_end)
+    jobs = plan(prompts, tokenizer, system, samples, seed)
+    settings = backend.identity() | {
+        "verifier": described(verifier),
+        "system": system,
+        "samples": samples,
+        "seed": seed,
+        "mode": dataclasses.asdict(mode),
+        "keep_token_ids": keep_token_ids,
+        **dataclasses.asdict(sampling),
+    }
+    judge = Judge(
+        jobs,
+        verifier,
+        json_values(settings),
+        store=store,
+        deadline_seconds=verify_deadline_seconds,
+        keep_token_ids=keep_token_ids,
         on_progress=on_progress,
     )
-    flat = [
-        (prompt, text, completion)
-        for prompt, text, said in zip(prompts, texts, completions, strict=True)
-        for completion in said
-    ]
-    pairs = [(completion.text, prompt.reference) for prompt, _, completion in flat]
-    verdicts = verify_many(verifier, pairs, deadline_seconds=verify_deadline_seconds)
-    tag = single_token(tokenizer, think_end)
-    seen: Counter[str] = Counter()
-    rows = []
-    for (prompt, text, completion), verdict in zip(flat, verdicts, strict=True):
-        rows.append(
-            EvaluationRow(
-                prompt_id=prompt.id,
-                sample=seen[prompt.id],
-                prompt=text,
-                reference=prompt.reference,
-                completion=completion.text,
-                length=len(completion.token_ids),
-                think_length=think_length(completion.token_ids, tag),
-                truncated=completion.truncated,
-                verdict=verdict,
-                columns=dict(prompt.columns),
-            )
-        )
-        seen[prompt.id] += 1
-    return Evaluation(rows)
+    with judge.missing() as missing:
+        complete(backend, [job.request for job in missing], sampling, mode, judge.take)
+    return Evaluation(judge.rows(), judge.settings)
+
+
+def as_backend(model: Any, tokenizer: Any, batch_rows: int = 128) -> Backend:
+    """The model itself where it is a back end, else one that runs it with transformers."""
+    return model if isinstance(model, Backend) else TransformersBackend(model, tokenizer, batch_rows)
+
+
+def described(component: Any) -> dict[str, Any]:
+    """A component's class and fields."""
+    fields = dataclasses.asdict(component) if dataclasses.is_dataclass(component) else {}  # type: ignore[arg-type]
+    return {"class": type(component).__qualname__} | fields
+
+
+def json_values(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """As they come back from disk."""
+    return json.loads(json.dumps(settings, default=str))
+
+
+def plan(prompts: Sequence[Prompt], tokenizer: Any, system: str | None, samples: int, seed: int) -> list[Job]:
+    """`samples` jobs a prompt, each with a seed of its own; a prompt that stands twice has twice as many samples."""
+    asked: Counter[str] = Counter()
+    same_text: Counter[str] = Counter()
+    jobs = []
+    for prompt in prompts:
+        text = render_text(prompt, tokenizer, system)
+        messages = ({"role": "system", "content": system}, *prompt.messages) if system else prompt.messages
+        for _ in range(samples):
+            own_seed = int(content_key(str(seed), text, str(same_text[text])), 16) >> 1
+            request = Request(text, messages, own_seed)
+            jobs.append(Job(prompt.id, asked[prompt.id], prompt.reference, prompt.columns, request))
+            asked[prompt.id] += 1
+            same_text[text] += 1
+    return jobs
 
 
 def render_text(prompt: Prompt, tokenizer: Any, system: str | None = None) -> str:
     """The prompt as text, up to where the model is to go on: through the chat template where there is one."""
+    if tokenizer is None:
+        return "\n\n".join([*([system] if system else []), *(message["content"] for message in prompt.messages)])
     rendered = render(prompt, tokenizer, system)
     if isinstance(rendered, str):
         return rendered

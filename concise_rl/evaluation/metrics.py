@@ -6,110 +6,138 @@ Counting rules, everywhere below:
 - An unscorable row (no verdict could be had) counts as wrong in every accuracy, and its share is given apart as
   `unscorable_frac`. Leaving such rows out would reward a model for answers that the verifier cannot read.
 - A mean over rows weighs every sample alike. Intervals come from a bootstrap that draws whole problems, with all their
-  samples, so that more samples of the same problems do not pass for more problems.
+  samples (`concise_rl.evaluation.intervals`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from concise_rl.errors import UserError
+from concise_rl.evaluation.intervals import Problems, Ratio, divided, quantiles, ratios, resample
+from concise_rl.evaluation.measures import (
+    accuracy_efficiency_score,
+    answer_key,
+    excess_length_reduction,
+    hedges,
+    length_spread,
+    majority_at_k,
+    pass_at_k,
+    thinking_markers,
+)
 from concise_rl.evaluation.row import EvaluationRow
-
-RESAMPLES = 2000
-BLOCKS = 20
-"""The resamples are drawn in so many parts, which bounds the memory."""
 
 MAX_LEVELS = 20
 """A column of more values than this is a measurement, not a level of difficulty."""
 
-BOOTSTRAP_SEED = 0
-COVERAGE = (2.5, 97.5)
-"""Percentiles of the resampled statistic that bound the 95 % interval."""
+LENGTH_BINS = 4
 
 
-def summarize(rows: Sequence[EvaluationRow]) -> dict[str, Any]:
-    """All numbers of one evaluation.
+def summarize(rows: Sequence[EvaluationRow], think_end: str = "</think>") -> dict[str, Any]:
+    """All numbers of one evaluation; docs/metrics.md says what each is.
 
-    Returns a dict with, for R rows of P problems:
+    Returns a dict with, for R rows of P problems, each with `..._interval` ([low, high] at 95 %), and None where it is
+    not defined:
 
-    - `accuracy` in [0, 1], `accuracy_interval`; `mean_tokens`, `mean_tokens_interval`; `problems` P, `samples` R / P.
-    - `median_tokens`, `p90_tokens`; `mean_think_tokens` and `mean_answer_tokens`, which with the closing tag make the
-      mean; `mean_tokens_correct`, `mean_tokens_wrong` (None where there is no such row).
-    - `truncated_frac`, `unscorable_frac`.
-    - `oracle_ratio`: mean tokens over mean `oracle_tokens`, where every row has that column; else None.
-    - `by_difficulty`: where every row has the column `difficulty`, with no more than 20 values, a dict from its value
-      (as text, in its own order) to accuracy and mean tokens with intervals, `oracle_ratio`, `problems`; else empty.
+    - `accuracy` in [0, 1]; with n samples a problem, `pass_at_k` and `majority_at_k` for k = 2, 4, ... up to n.
+    - `mean_tokens`, `median_tokens`, `p90_tokens`; `mean_think_tokens` and `mean_answer_tokens`, which with the closing
+      tag make the mean; `mean_tokens_correct`, `mean_tokens_wrong`; `tokens_cv`, the spread within a problem.
+    - `truncated_frac`, `unscorable_frac`, `empty_frac`, `no_think_end_frac`, `several_think_ends_frac`.
+    - `repetition_frac`, `hedges_per_100`, `thinking_markers_per_100`.
+    - `oracle_ratio`: mean tokens over mean `oracle_tokens`, where every row has that column.
+
+    And `problems` P, `samples` R / P; `accuracy_by_length`, see `by_length`; `by_difficulty`: where every row has the
+    column `difficulty`, with no more than 20 values, a dict from its value (as text, in its own order) to accuracy,
+    mean tokens and oracle ratio with intervals, and `problems`; else empty.
 
     Raises:
         UserError: no rows.
     """
     if not rows:
         raise UserError("an evaluation without rows has no summary: give it one prompt or more")
-    tokens = np.array([row.length for row in rows], dtype=np.float64)
-    correct = np.array([row.correct for row in rows])
-    problems = _Problems.of(rows)
-    accuracy_interval, tokens_interval = _resample(len(problems.ids), problems.means)
+    problems = Problems.of(rows)
+    statistics = (
+        _answers(rows, problems) | _lengths(rows, problems) | _texts(rows, problems, think_end)
+        | _several_samples(rows, problems)
+    )  # fmt: skip
+    values, intervals = ratios(statistics)
+    tokens_R = np.array([row.length for row in rows])
+    middle, middle_intervals = quantiles(tokens_R, problems, {"median_tokens": 0.5, "p90_tokens": 0.9})
+    intervals = {f"{name}_interval": found for name, found in (intervals | middle_intervals).items()}
     return {
-        "accuracy": float(correct.mean()),
-        "accuracy_interval": accuracy_interval,
-        "mean_tokens": float(tokens.mean()),
-        "mean_tokens_interval": tokens_interval,
-        "median_tokens": float(np.median(tokens)),
-        "p90_tokens": float(np.percentile(tokens, 90)),
-        "mean_think_tokens": float(np.mean([row.think_length for row in rows])),
-        "mean_answer_tokens": float(np.mean([row.answer_length for row in rows])),
-        "mean_tokens_correct": _mean_or_none(tokens[correct]),
-        "mean_tokens_wrong": _mean_or_none(tokens[~correct]),
-        "truncated_frac": float(np.mean([row.truncated for row in rows])),
-        "unscorable_frac": float(np.mean([not row.verdict.scorable for row in rows])),
-        "oracle_ratio": _oracle_ratio(rows),
+        **_DEFINED_SOMETIMES,
+        **values,
+        **middle,
+        **intervals,
         "problems": len(problems.ids),
         "samples": len(rows) / len(problems.ids),
+        "accuracy_by_length": by_length(rows),
         "by_difficulty": _by_difficulty(rows),
     }
+
+
+_DEFINED_SOMETIMES = dict.fromkeys(
+    ("oracle_ratio", "repetition_frac", "mean_think_tokens", "mean_answer_tokens", "tokens_cv")
+)
 
 
 def paired_difference(before: Sequence[EvaluationRow], after: Sequence[EvaluationRow]) -> dict[str, Any]:
     """What changed between two evaluations of the same problems.
 
-    `accuracy_points` is 100 * (accuracy after - before); `tokens_percent` is 100 * (mean tokens after / before - 1).
-    Both get a paired bootstrap interval: each resample draws problems once and takes both sides of them.
+    `accuracy_points` is 100 * (accuracy after - before); `tokens_percent` is 100 * (mean tokens after / before - 1);
+    `log_tokens_percent` is 100 * (exp(mean log tokens after - mean log tokens before) - 1), the change of a typical
+    completion, in which a few long ones do not outweigh the others; `aes` see `accuracy_efficiency_score`, None where
+    nothing was right before. Each gets a paired bootstrap interval: a resample draws problems once and takes both
+    sides of them.
+
     `mcnemar_p`, where each problem was sampled once on each side, is the exact two-sided McNemar test of equal accuracy
     on the b + c problems whose verdict changed: min(1, 2 P[Binomial(b + c, 1/2) <= min(b, c)]); else None.
 
     Raises:
         UserError: the sides hold different problems, or none.
     """
-    first, second = _Problems.of(before), _Problems.of(after)
-    only_before, only_after = set(first.ids) - set(second.ids), set(second.ids) - set(first.ids)
-    if only_before or only_after or not first.ids:
-        raise UserError(
-            f"before and after must hold the same problems, at least one: {len(only_before)} of {len(first.ids)} are "
-            f"only before and {len(only_after)} of {len(second.ids)} only after; evaluate both on one split and limit"
-        )
-    second = second.in_order(first.ids)
+    first, second = _sides(before, after)
 
     def change(weights_BP: np.ndarray) -> np.ndarray:
-        (accuracy_0, tokens_0), (accuracy_1, tokens_1) = first.means(weights_BP).T, second.means(weights_BP).T
-        return np.stack([100 * (accuracy_1 - accuracy_0), 100 * (tokens_1 / tokens_0 - 1)], axis=1)
+        (accuracy_0, tokens_0, log_0), (accuracy_1, tokens_1, log_1) = first.means(weights_BP), second.means(weights_BP)
+        columns = (
+            100 * (accuracy_1 - accuracy_0),
+            100 * (divided(tokens_1, tokens_0) - 1),
+            100 * np.expm1(log_1 - log_0),
+            accuracy_efficiency_score(accuracy_0, tokens_0, accuracy_1, tokens_1),
+        )
+        return np.stack(columns, axis=1)
 
-    points, percent = change(np.ones((1, len(first.ids))))[0]
-    points_interval, percent_interval = _resample(len(first.ids), change)
+    names = ("accuracy_points", "tokens_percent", "log_tokens_percent", "aes")
     once = bool((first.counts_P == 1).all() and (second.counts_P == 1).all())
     return {
-        "accuracy_points": float(points),
-        "accuracy_points_interval": points_interval,
-        "tokens_percent": float(percent),
-        "tokens_percent_interval": percent_interval,
-        "mcnemar_p": mcnemar_p(first.sums_PK[:, 0], second.sums_PK[:, 0]) if once else None,
-        "problems": len(first.ids),
+        **_with_intervals(names, change, len(first.counts_P)),
+        "mcnemar_p": mcnemar_p(first.sums_KP[0], second.sums_KP[0]) if once else None,
+        "problems": len(first.counts_P),
     }
+
+
+def excess_length(
+    start: Sequence[EvaluationRow], grpo: Sequence[EvaluationRow], method: Sequence[EvaluationRow]
+) -> dict[str, Any]:
+    """`elr` (see `excess_length_reduction`) of mean tokens with its interval, the three sides paired by problem.
+
+    Raises:
+        UserError: the sides hold different problems, or none.
+    """
+    zero, plain = _sides(start, grpo)
+    _, ours = _sides(start, method)
+
+    def statistic(weights_BP: np.ndarray) -> np.ndarray:
+        tokens = [side.means(weights_BP)[1] for side in (ours, plain, zero)]
+        return excess_length_reduction(*tokens)[:, None]
+
+    return _with_intervals(("elr",), statistic, len(zero.counts_P))
 
 
 def mcnemar_p(before_P: np.ndarray, after_P: np.ndarray) -> float:
@@ -121,82 +149,192 @@ def mcnemar_p(before_P: np.ndarray, after_P: np.ndarray) -> float:
     return min(1.0, 2 * tail / 2**changed)
 
 
-# --- bootstrap over problems ------------------------------------------------------------------------------------------
+def by_length(rows: Sequence[EvaluationRow]) -> list[dict[str, Any]]:
+    """Accuracy of the short and of the long completions of equally difficult problems.
+
+    Within each level of difficulty (all rows, where there are no levels) a row falls into one of four bins by the rank
+    of its length, ties at their middle rank; each bin is then added up over the levels. Within a level, because over
+    all problems the long completions are mostly those of hard problems.
+
+    Returns:
+        From short to long: `accuracy`, `mean_tokens` with intervals and `rows`; an empty bin is left out.
+    """
+    levels = difficulty_levels(rows) or {"": list(range(len(rows)))}
+    lengths_R = np.array([row.length for row in rows])
+    bin_R = np.zeros(len(rows), dtype=np.int64)
+    for places in levels.values():
+        own = np.sort(lengths_R[places])
+        below, upto = (np.searchsorted(own, lengths_R[places], side=side) for side in ("left", "right"))
+        bin_R[places] = np.minimum(LENGTH_BINS - 1, LENGTH_BINS * (below + upto) // (2 * len(own)))
+    found = []
+    for number in range(LENGTH_BINS):
+        chosen = [row for row, own in zip(rows, bin_R.tolist(), strict=True) if own == number]
+        if chosen:
+            problems = Problems.of(chosen)
+            values, intervals = ratios(_only(_answers(chosen, problems), "accuracy", "mean_tokens"))
+            found.append(values | {f"{k}_interval": v for k, v in intervals.items()} | {"rows": len(chosen)})
+    return found
 
 
-@dataclass(frozen=True)
-class _Problems:
-    """Rows added up by problem: K = 2 sums (right rows, tokens) and the number of rows of each of P problems."""
-
-    ids: list[str]
-    sums_PK: np.ndarray
-    counts_P: np.ndarray
-
-    @classmethod
-    def of(cls, rows: Sequence[EvaluationRow]) -> _Problems:
-        place: dict[str, int] = {}
-        problem_R = np.array([place.setdefault(row.prompt_id, len(place)) for row in rows], dtype=np.int64)
-        values_RK = np.array([(row.correct, row.length) for row in rows], dtype=np.float64).reshape(-1, 2)
-        sums_PK = np.zeros((len(place), 2))
-        np.add.at(sums_PK, problem_R, values_RK)
-        return cls(list(place), sums_PK, np.bincount(problem_R, minlength=len(place)))
-
-    def in_order(self, ids: Sequence[str]) -> _Problems:
-        place = {prompt_id: p for p, prompt_id in enumerate(self.ids)}
-        order = [place[prompt_id] for prompt_id in ids]
-        return _Problems(list(ids), self.sums_PK[order], self.counts_P[order])
-
-    def means(self, weights_BP: np.ndarray) -> np.ndarray:
-        """Accuracy and mean tokens over rows, with each problem taken as often as `weights_BP` says, (B, K)."""
-        return (weights_BP @ self.sums_PK) / (weights_BP @ self.counts_P)[:, None]
+def notices(rows: Sequence[EvaluationRow], think_end: str = "</think>") -> list[str]:
+    """What is odd about the completions and how it was counted, a line each; empty where nothing is."""
+    tags = [row.completion.count(think_end) for row in rows]
+    ended = [count for row, count in zip(rows, tags, strict=True) if not row.truncated and row.completion]
+    reasons = Counter(row.verdict.reason for row in rows if not row.verdict.scorable)
+    counts = {
+        "are empty: they count as wrong, at the tokens that they took": sum(not row.completion for row in rows),
+        f"hold {think_end} more than once: thinking is counted up to the first, the answer read after the last": sum(
+            count > 1 for count in tags
+        ),
+        f"ended without {think_end}: all their tokens count as thinking, all their text as the answer": sum(
+            count == 0 for count in ended
+        ),
+        "have no think length: the server does not tell where thinking ends": sum(
+            row.think_length is None for row in rows
+        ),
+        f"have no verdict and count as wrong, mostly because: {''.join(r for r, _ in reasons.most_common(1))}": sum(
+            reasons.values()
+        ),
+    }
+    return [f"{count} of {len(rows)} completions {text}" for text, count in counts.items() if count]
 
 
-def _resample(problems: int, statistic: Callable[[np.ndarray], np.ndarray]) -> list[list[float]]:
-    """The 95 % percentile interval of each statistic, (B, P) weights to (B, K) values, over resampled problems."""
-    generator = np.random.default_rng(BOOTSTRAP_SEED)
-    share = np.full(problems, 1 / problems)
-    blocks = [
-        statistic(generator.multinomial(problems, share, size=RESAMPLES // BLOCKS).astype(np.float64))
-        for _ in range(BLOCKS)
-    ]
-    low_K, high_K = np.percentile(np.concatenate(blocks), COVERAGE, axis=0)
-    return [[float(low), float(high)] for low, high in zip(low_K, high_K, strict=True)]
+# --- statistics of an evaluation, each as numerator and denominator a problem -----------------------------------------
 
 
-# --- single statistics ------------------------------------------------------------------------------------------------
+def _answers(rows: Sequence[EvaluationRow], problems: Problems) -> dict[str, Ratio]:
+    tokens_R, correct_R = np.array([row.length for row in rows]), np.array([row.correct for row in rows])
+    counts_P, tokens_P = problems.counts_P, problems.sums(tokens_R)
+    statistics = {
+        "accuracy": (problems.sums(correct_R), counts_P),
+        "mean_tokens": (tokens_P, counts_P),
+        "mean_tokens_correct": (problems.sums(tokens_R * correct_R), problems.sums(correct_R)),
+        "mean_tokens_wrong": (problems.sums(tokens_R * ~correct_R), problems.sums(~correct_R)),
+        "unscorable_frac": (problems.sums(np.array([not row.verdict.scorable for row in rows])), counts_P),
+    }
+    oracle = [row.columns.get("oracle_tokens") for row in rows]
+    if all(isinstance(tokens, int | float) and tokens > 0 for tokens in oracle):
+        statistics["oracle_ratio"] = (tokens_P, problems.sums(np.array(oracle, dtype=np.float64)))
+    return statistics
 
 
-def _mean_or_none(values: np.ndarray) -> float | None:
-    return float(values.mean()) if len(values) else None
+def _lengths(rows: Sequence[EvaluationRow], problems: Problems) -> dict[str, Ratio]:
+    counts_P = problems.counts_P
+    statistics = {"truncated_frac": (problems.sums(np.array([row.truncated for row in rows])), counts_P)}
+    columns: dict[str, list[Any]] = {
+        "mean_think_tokens": [row.think_length for row in rows],
+        "mean_answer_tokens": [row.answer_length for row in rows],
+        "repetition_frac": [row.repetition for row in rows],
+    }
+    for name, values in columns.items():
+        if all(value is not None for value in values):
+            statistics[name] = (problems.sums(np.array(values)), counts_P)
+    return statistics
 
 
-def _oracle_ratio(rows: Sequence[EvaluationRow]) -> float | None:
-    oracle = [row.columns["oracle_tokens"] for row in rows if row.columns.get("oracle_tokens") is not None]
-    if len(oracle) < len(rows) or sum(oracle) <= 0:
-        return None
-    return sum(row.length for row in rows) / sum(oracle)
+def _texts(rows: Sequence[EvaluationRow], problems: Problems, think_end: str) -> dict[str, Ratio]:
+    counts_P = problems.counts_P
+    tokens_P = problems.sums(np.array([row.length for row in rows]))
+    tags_R = np.array([row.completion.count(think_end) for row in rows])
+    hedges_R = np.array([hedges(row.completion) for row in rows])
+    markers_R = np.array([thinking_markers(row.completion) for row in rows])
+    return {
+        "empty_frac": (problems.sums(np.array([not row.completion for row in rows])), counts_P),
+        "no_think_end_frac": (problems.sums(tags_R == 0), counts_P),
+        "several_think_ends_frac": (problems.sums(tags_R > 1), counts_P),
+        "hedges_per_100": (100 * problems.sums(hedges_R), tokens_P),
+        "thinking_markers_per_100": (100 * problems.sums(markers_R), tokens_P),
+    }
 
 
-def _by_difficulty(rows: Sequence[EvaluationRow]) -> dict[str, dict[str, Any]]:
-    by_level: dict[Any, list[EvaluationRow]] = {}
+def _several_samples(rows: Sequence[EvaluationRow], problems: Problems) -> dict[str, Ratio]:
+    by_problem: dict[str, list[EvaluationRow]] = {prompt_id: [] for prompt_id in problems.ids}
     for row in rows:
+        by_problem[row.prompt_id].append(row)
+    samples = min(map(len, by_problem.values()))
+    if samples < 2:
+        return {}
+    one_P = np.ones(len(by_problem))
+    spread = length_spread(rows)
+    statistics = {"tokens_cv": (np.array([spread[prompt_id]["cv"] for prompt_id in by_problem]), one_P)}
+    correct = [[row.correct for row in own] for own in by_problem.values()]
+    answers = [["" if row.correct else answer_key(row.completion) for row in own] for own in by_problem.values()]
+    for k in sample_counts(samples):
+        passed = np.array([pass_at_k(len(own), sum(own), k) for own in correct])
+        voted = np.array([majority_at_k(said, own, k) for said, own in zip(answers, correct, strict=True)])
+        statistics |= {f"pass_at_{k}": (passed, one_P), f"majority_at_{k}": (voted, one_P)}
+    return statistics
+
+
+def sample_counts(samples: int) -> list[int]:
+    """2, 4, 8, ... below the number of samples, and that number."""
+    return sorted({2**i for i in range(1, samples.bit_length()) if 2**i <= samples} | {samples})
+
+
+def difficulty_levels(rows: Sequence[EvaluationRow]) -> dict[str, list[int]]:
+    """Places of the rows of each level of the column `difficulty`, in the levels' own order; empty where none."""
+    by_level: dict[Any, list[int]] = {}
+    for place, row in enumerate(rows):
         level = row.columns.get("difficulty")
         if not isinstance(level, str | int | float):
             return {}
-        by_level.setdefault(level, []).append(row)
+        by_level.setdefault(level, []).append(place)
     if len(by_level) > MAX_LEVELS:
         return {}
+    ordered = sorted(by_level, key=lambda level: (isinstance(level, str), level))
+    return {str(level): by_level[level] for level in ordered}
+
+
+def _by_difficulty(rows: Sequence[EvaluationRow]) -> dict[str, dict[str, Any]]:
     table = {}
-    for level in sorted(by_level, key=lambda level: (isinstance(level, str), level)):
-        chosen = by_level[level]
-        problems = _Problems.of(chosen)
-        accuracy_interval, tokens_interval = _resample(len(problems.ids), problems.means)
-        table[str(level)] = {
-            "accuracy": float(np.mean([row.correct for row in chosen])),
-            "accuracy_interval": accuracy_interval,
-            "mean_tokens": float(np.mean([row.length for row in chosen])),
-            "mean_tokens_interval": tokens_interval,
-            "oracle_ratio": _oracle_ratio(chosen),
-            "problems": len(problems.ids),
-        }
+    for level, places in difficulty_levels(rows).items():
+        chosen = [rows[place] for place in places]
+        problems = Problems.of(chosen)
+        values, intervals = ratios(_only(_answers(chosen, problems), "accuracy", "mean_tokens", "oracle_ratio"))
+        named = {f"{name}_interval": found for name, found in intervals.items()}
+        table[level] = {"oracle_ratio": None} | values | named | {"problems": len(problems.ids)}
     return table
+
+
+def _only(statistics: dict[str, Ratio], *names: str) -> dict[str, Ratio]:
+    return {name: statistics[name] for name in names if name in statistics}
+
+
+# --- pairs of evaluations ---------------------------------------------------------------------------------------------
+
+
+class _Side:
+    """One evaluation added up by problem: right rows, tokens and log tokens, K = 3."""
+
+    def __init__(self, rows: Sequence[EvaluationRow], ids: Sequence[str] = ()) -> None:
+        problems = Problems.of(rows, ids)
+        tokens_R = np.array([row.length for row in rows])
+        columns = (np.array([row.correct for row in rows]), tokens_R, np.log(np.maximum(tokens_R, 1)))
+        self.ids, self.counts_P = problems.ids, problems.counts_P
+        self.sums_KP = np.stack([problems.sums(column) for column in columns])
+
+    def means(self, weights_BP: np.ndarray) -> np.ndarray:
+        """Means over rows, with each problem taken as often as `weights_BP` says, (K, B)."""
+        return (weights_BP @ self.sums_KP.T / (weights_BP @ self.counts_P)[:, None]).T
+
+
+def _sides(before: Sequence[EvaluationRow], after: Sequence[EvaluationRow]) -> tuple[_Side, _Side]:
+    ids_before = dict.fromkeys(row.prompt_id for row in before)
+    ids_after = dict.fromkeys(row.prompt_id for row in after)
+    only_before, only_after = ids_before.keys() - ids_after.keys(), ids_after.keys() - ids_before.keys()
+    if only_before or only_after or not ids_before:
+        raise UserError(
+            f"before and after must hold the same problems, at least one: {len(only_before)} of {len(ids_before)} are "
+            f"only before and {len(only_after)} of {len(ids_after)} only after; evaluate both on one split and limit"
+        )
+    return _Side(before), _Side(after, list(ids_before))
+
+
+def _with_intervals(names: Sequence[str], statistic: Any, problems: int) -> dict[str, Any]:
+    values = statistic(np.ones((1, problems)))[0].tolist()
+    intervals = resample(problems, statistic)
+    named = zip(names, values, intervals, strict=True)
+    result: dict[str, Any] = {}
+    for name, value, interval in named:
+        result |= {name: value if math.isfinite(value) else None, f"{name}_interval": interval}
+    return result

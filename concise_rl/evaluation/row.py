@@ -21,10 +21,16 @@ class EvaluationRow:
         reference: what the verifier compared with.
         completion: the text that the verifier read.
         length: sampled tokens including EOS.
-        think_length: tokens before the first `</think>`; all of them where there is none.
+        think_length: sampled tokens before the first `</think>`; all of them where there is none; None where a server
+            does not tell.
         truncated: the limit came before EOS.
         verdict: the verifier's.
         columns: what the data set says of the problem, JSON values.
+        seed: with which it was sampled; None in files of older versions, as all that follows.
+        forced: `</think>` was put there by the mode, not sampled.
+        repetition: the share of its tokens that lie in a repeated n-gram (`concise_rl.shapers.repetition_fraction`,
+            n = `REPETITION_NGRAM`); None where the tokens are not known.
+        token_ids: the sampled ids, where the evaluation was asked to keep them.
     """
 
     prompt_id: str
@@ -33,16 +39,27 @@ class EvaluationRow:
     reference: str
     completion: str
     length: int
-    think_length: int
+    think_length: int | None
     truncated: bool
     verdict: Verdict
     columns: Mapping[str, Any]
+    seed: int | None = None
+    forced: bool = False
+    repetition: float | None = None
+    token_ids: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.think_length <= self.length:
+        if self.length < 0 or (self.think_length is not None and not 0 <= self.think_length <= self.length):
             raise ValueError(
                 f"think_length={self.think_length}, length={self.length}: need 0 <= think_length <= length"
             )
+        if self.token_ids is not None and len(self.token_ids) != self.length:
+            raise ValueError(f"token_ids holds {len(self.token_ids)} tokens, length={self.length}: need as many")
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Which completion of which problem."""
+        return self.prompt_id, self.sample
 
     @property
     def correct(self) -> bool:
@@ -50,12 +67,17 @@ class EvaluationRow:
         return self.verdict.correct and self.verdict.scorable
 
     @property
-    def answer_length(self) -> int:
-        """Tokens after the first `</think>`, EOS included; 0 where there is none."""
-        return max(0, self.length - self.think_length - 1)
+    def answer_length(self) -> int | None:
+        """Sampled tokens after the first `</think>`, EOS included; 0 where there is none, None where not known."""
+        if self.think_length is None:
+            return None
+        return max(0, self.length - self.think_length - (not self.forced))
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """All fields but the optional ones that hold their default."""
+        line = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        line |= {"verdict": dataclasses.asdict(self.verdict), "columns": dict(self.columns)}
+        return {name: value for name, value in line.items() if name not in _OPTIONAL or value != _OPTIONAL[name]}
 
     @classmethod
     def from_json(cls, line: Mapping[str, Any]) -> EvaluationRow:
@@ -64,21 +86,34 @@ class EvaluationRow:
         Raises:
             TypeError, ValueError: a field is missing, unknown, or of another type.
         """
-        for name, kind in _JSON_TYPES.items():
-            if name in line and type(line[name]) is not kind:
-                raise TypeError(f"{name} is {line[name]!r}, not of type {kind.__name__}")
-        return cls(**{**line, "verdict": Verdict(**line["verdict"])} if "verdict" in line else dict(line))
+        for name, kinds in _JSON_TYPES.items():
+            if name in line and type(line[name]) not in kinds:
+                raise TypeError(f"{name} is {line[name]!r}, not of type {kinds[0].__name__}")
+        fields = dict(line)
+        if "verdict" in fields:
+            fields["verdict"] = Verdict(**fields["verdict"])
+        if "token_ids" in fields:
+            fields["token_ids"] = tuple(fields["token_ids"])
+        return cls(**fields)
 
 
-_JSON_TYPES = {
-    "prompt_id": str,
-    "sample": int,
-    "prompt": str,
-    "reference": str,
-    "completion": str,
-    "length": int,
-    "think_length": int,
-    "truncated": bool,
-    "verdict": dict,
-    "columns": dict,
+_OPTIONAL = {field.name: field.default for field in dataclasses.fields(EvaluationRow) if field.name in (
+    "seed", "forced", "repetition", "token_ids"
+)}  # fmt: skip
+
+_JSON_TYPES: dict[str, tuple[type, ...]] = {
+    "prompt_id": (str,),
+    "sample": (int,),
+    "prompt": (str,),
+    "reference": (str,),
+    "completion": (str,),
+    "length": (int,),
+    "think_length": (int, type(None)),
+    "truncated": (bool,),
+    "verdict": (dict,),
+    "columns": (dict,),
+    "seed": (int,),
+    "forced": (bool,),
+    "repetition": (float,),
+    "token_ids": (list,),
 }

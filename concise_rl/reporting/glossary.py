@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Better = Literal["higher", "lower", ""]
@@ -144,6 +144,84 @@ _TABLE = (
     Metric("p90_tokens", "90th percentile of tokens", "tokens", "of sampled tokens over all rows", _EVAL, "lower"),
     Metric("mean_think_tokens", "thinking tokens", "tokens", "mean tokens before the first `</think>`", _EVAL, "lower"),
     Metric("mean_answer_tokens", "answer tokens", "tokens", "mean tokens after the first `</think>`", _EVAL),
+    Metric(
+        "pass_at_k",
+        "pass@k",
+        "%",
+        "mean over problems of 1 - C(n - c, k) / C(n, k), c right of n samples (arXiv 2107.03374 section 2.1)",
+        _EVAL,
+        "higher",
+    ),
+    Metric(
+        "majority_at_k",
+        "majority@k",
+        "%",
+        "mean over problems and blocks of k samples: the most frequent answer is right, ties by chance (arXiv 2203.11171)",
+        _EVAL,
+        "higher",
+    ),
+    Metric(
+        "tokens_cv",
+        "spread of tokens",
+        "%",
+        "mean over problems of std / mean of a problem's lengths, ddof 1; 2 samples or more (after arXiv 2505.16881)",
+        _EVAL,
+    ),
+    Metric(
+        "repetition_frac",
+        "repeated tokens",
+        "%",
+        "mean over rows of the share of tokens in a 10-gram that stood before (after arXiv 2502.03373 section 4.5)",
+        _EVAL,
+        "lower",
+    ),
+    Metric(
+        "hedges_per_100",
+        "hedges",
+        "per 100 tokens",
+        "100 x occurrences of hedging words (perhaps, maybe, ...) / sampled tokens (after arXiv 2504.14047)",
+        _EVAL,
+    ),
+    Metric(
+        "thinking_markers_per_100",
+        "thinking markers",
+        "per 100 tokens",
+        "100 x occurrences of words that turn back (wait, let me check, ...) / sampled tokens (after arXiv 2504.14047)",
+        _EVAL,
+    ),
+    Metric("empty_frac", "empty", "%", "rows without text / all rows; they count as wrong", _EVAL, "lower"),
+    Metric("no_think_end_frac", "without think end", "%", "rows whose text lacks `</think>` / all rows", _EVAL),
+    Metric(
+        "several_think_ends_frac",
+        "several think ends",
+        "%",
+        "rows with two `</think>` or more / all rows; thinking counts to the first, the answer is after the last",
+        _EVAL,
+        "lower",
+    ),
+    Metric(
+        "accuracy_by_length",
+        "accuracy by length",
+        "%",
+        "accuracy in the four quarters of lengths, ranked within a level of difficulty",
+        _EVAL,
+    ),
+    Metric(
+        "budget_area",
+        "area under budget curve",
+        "%",
+        "integral of accuracy over log budget / log(last / first budget), by trapezoids",
+        _EVAL,
+        "higher",
+    ),
+    Metric(
+        "arise",
+        "ARISE",
+        "",
+        "mean over problems of sum of da (t_before / t_after)^sign(da), da change of accuracy (arXiv 2510.06014)",
+        _EVAL,
+        "higher",
+    ),
     Metric("samples", "samples", "count", "completions a problem", _EVAL),
     Metric("mcnemar_p", "McNemar p", "", "exact two-sided McNemar test of equal accuracy, one sample a problem", _EVAL),
     Metric("problems", "problems", "count", "problems evaluated", _EVAL),
@@ -166,6 +244,30 @@ _TABLE = (
         "100 x (mean tokens after / mean tokens before - 1), paired by problem",
         _EVAL,
         "lower",
+    ),
+    Metric(
+        "log_tokens_percent",
+        "change of a typical length",
+        "percent",
+        "100 x (exp(mean log tokens after - mean log tokens before) - 1), paired by problem",
+        _EVAL,
+        "lower",
+    ),
+    Metric(
+        "aes",
+        "AES",
+        "",
+        "l + 3 a if a >= 0 else l + 5 a; l saved tokens, a gained accuracy, as shares of before (arXiv 2501.12570)",
+        _EVAL,
+        "higher",
+    ),
+    Metric(
+        "elr",
+        "excess length reduction",
+        "%",
+        "(tokens of GRPO - tokens) / (tokens of GRPO - tokens of the start) (arXiv 2508.09726 eq. 4)",
+        _EVAL,
+        "higher",
     ),
     Metric(
         "reward_correct", "reward if correct", "", "mean shaped reward of the correct scorable rows", _REPLAY, "higher"
@@ -200,9 +302,18 @@ METRICS: dict[str, Metric] = {metric.key: metric for metric in _TABLE}
 
 
 def describe(key: str) -> Metric:
-    """The metric of that key; an unknown one, such as a component's, is its own label, and `..._frac` a fraction."""
+    """The metric of that key, `pass_at_8` being that of `pass_at_k` with its k.
+
+    An unknown one, such as a component's, is its own label, and `..._frac` a fraction.
+    """
+    if key in METRICS:
+        return METRICS[key]
+    stem, _, k = key.rpartition("_")
+    if k.isdecimal() and f"{stem}_k" in METRICS:
+        family = METRICS[f"{stem}_k"]
+        return replace(family, key=key, label=family.label.replace("@k", f"@{k}"))
     label, unit = key.removesuffix("_frac").replace("_", " "), "%" if key.endswith("_frac") else ""
-    return METRICS.get(key) or Metric(key, label, unit, "logged by a component of the method", "method")
+    return Metric(key, label, unit, "logged by a component of the method", "method")
 
 
 def metrics_markdown() -> str:

@@ -10,9 +10,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from concise_rl.files import replace_text
 from concise_rl.reporting.page import SCRIPT, STYLE
 from concise_rl.reporting.plots import Figure, Metrics, metric_figures, training_figures
-from concise_rl.reporting.run_log import plain, replace_text
+from concise_rl.reporting.run_log import plain
 from concise_rl.reporting.summary import (
     CompletionPair,
     Summary,

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from concise_rl.batch import RolloutBatch
 from concise_rl.errors import DataError, UserError
+from concise_rl.files import append_lines, replace_text
 
 if TYPE_CHECKING:
     from concise_rl.rollout import StepRecord
@@ -264,41 +265,7 @@ def plain(value: Any) -> Any:
 
 def _append(path: Path, content: Mapping[str, Any]) -> None:
     """One line of plain values, whole or not at all."""
-    rest = memoryview(json.dumps(content, allow_nan=False).encode() + b"\n")
-    try:
-        with path.open("ab", buffering=0) as file:
-            start = file.tell()
-            try:
-                while rest:
-                    rest = rest[file.write(rest) :]
-            except OSError:
-                file.truncate(start)
-                raise
-    except OSError as error:
-        raise UserError(
-            f"cannot append to {path} ({error.strerror}): free some space, then go on with resume=auto; "
-            "all earlier lines are intact"
-        ) from error
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Replace a text file whole, or leave it as it was.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with aside.open("w", encoding="utf-8", errors="replace") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise UserError(
-            f"cannot write {path} ({error.strerror}): free some space or choose another output folder"
-        ) from error
+    append_lines(path, json.dumps(content, allow_nan=False) + "\n", go_on_with="go on with resume=auto")
 
 
 def to_json(content: Mapping[str, Any]) -> str:

@@ -9,7 +9,8 @@ import pytest
 
 from concise_rl.data import Prompt
 from concise_rl.errors import DataError, UserError
-from concise_rl.evaluation import Evaluation, EvaluationRow, difference, evaluate, generate_completions
+from concise_rl.evaluation import Evaluation, EvaluationRow, difference, evaluate
+from concise_rl.evaluation.backends import TransformersBackend
 from concise_rl.evaluation.evaluate import render_text
 from concise_rl.verifiers import Verdict
 
@@ -52,16 +53,17 @@ SETTINGS = {"max_new_tokens": 24, "temperature": 1.0, "seed": 3}
 
 @pytest.fixture(scope="module")
 def evaluation(talker, tokenizer):
-    return evaluate(talker, tokenizer, PROMPTS, EvenLength(), samples=4, **SETTINGS)
+    return evaluate(talker, tokenizer, PROMPTS, EvenLength(), samples=4, keep_token_ids=True, **SETTINGS)
 
 
 def test_rows_hold_what_was_said_and_judged(evaluation, talker, tokenizer):
+    assert len({row.seed for row in evaluation.rows}) == len(evaluation.rows)
     assert [(row.prompt_id, row.sample) for row in evaluation.rows] == [(p.id, k) for p in PROMPTS for k in range(4)]
-    said = generate_completions(talker, tokenizer, [p.messages[-1]["content"] for p in PROMPTS], samples=4, **SETTINGS)
     tag = tokenizer.convert_tokens_to_ids("</think>")
-    for row, completion in zip(evaluation.rows, (c for group in said for c in group), strict=True):
-        ids = completion.token_ids
-        assert row.completion == completion.text
+    backend = TransformersBackend(talker, tokenizer)
+    for row in evaluation.rows:
+        ids = row.token_ids
+        assert row.completion == backend.decode(ids)
         assert row.length == len(ids)
         assert row.think_length == (ids.index(tag) if tag in ids else len(ids))
         assert row.truncated == (EOS not in ids)
@@ -75,7 +77,9 @@ def test_rows_hold_what_was_said_and_judged(evaluation, talker, tokenizer):
 
 def test_what_a_problem_says_depends_on_seed_and_text_alone(evaluation, talker, tokenizer):
     """The same in another order, in a part, in other batches: as when several processes share the problems."""
-    part = evaluate(talker, tokenizer, PROMPTS[7:2:-1], EvenLength(), samples=4, batch_rows=3, **SETTINGS)
+    part = evaluate(
+        talker, tokenizer, PROMPTS[7:2:-1], EvenLength(), samples=4, batch_rows=3, keep_token_ids=True, **SETTINGS
+    )
     whole = {(row.prompt_id, row.sample): row for row in evaluation.rows}
     assert all(whole[row.prompt_id, row.sample] == row for row in part.rows)
     other = evaluate(talker, tokenizer, PROMPTS, EvenLength(), samples=4, **SETTINGS | {"seed": 4})
@@ -86,8 +90,8 @@ def test_what_a_problem_says_depends_on_seed_and_text_alone(evaluation, talker, 
 
 def test_progress_counts_completions(talker, tokenizer):
     seen = []
-    generate_completions(
-        talker, tokenizer, ["1+1=", "2="], samples=3, on_progress=lambda *count: seen.append(count), **SETTINGS
+    evaluate(
+        talker, tokenizer, PROMPTS[:2], EvenLength(), samples=3, on_progress=lambda *n: seen.append(n), **SETTINGS
     )
     assert seen[-1] == (6, 6)
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
@@ -110,12 +114,12 @@ def test_refusals(talker, tokenizer):
     import copy
 
     with pytest.raises(UserError, match="samples=0"):
-        generate_completions(talker, tokenizer, ["1"], samples=0, **SETTINGS)
+        evaluate(talker, tokenizer, PROMPTS, EvenLength(), samples=0, **SETTINGS)
     endless, endless_model = copy.deepcopy(tokenizer), copy.deepcopy(talker)
     endless.eos_token = None
     endless_model.generation_config.eos_token_id = None
     with pytest.raises(UserError, match="eos_token is None"):
-        generate_completions(endless_model, endless, ["1"], samples=1, **SETTINGS)
+        evaluate(endless_model, endless, PROMPTS, EvenLength(), **SETTINGS)
 
 
 def test_two_tokens_may_end_a_completion(talker, tokenizer):
@@ -123,7 +127,7 @@ def test_two_tokens_may_end_a_completion(talker, tokenizer):
 
     two = copy.deepcopy(talker)
     two.generation_config.eos_token_id = [EOS, 6]
-    (said,) = generate_completions(two, tokenizer, ["1+1="], samples=40, **SETTINGS)
+    said = evaluate(two, tokenizer, PROMPTS[:1], EvenLength(), samples=40, keep_token_ids=True, **SETTINGS).rows
     ends = [c.token_ids[-1] for c in said if not c.truncated]
     assert set(ends) == {EOS, 6}
     assert all(not {EOS, 6} & set(c.token_ids[:-1]) for c in said)
@@ -132,11 +136,12 @@ def test_two_tokens_may_end_a_completion(talker, tokenizer):
 def test_save_and_load_are_exact(evaluation, tmp_path):
     odd = Verdict(True, True, 0.1 + 0.2, {"format": 1 / 3}, "line\nbreak \u2028")
     row = EvaluationRow("x", 0, "p\r\n", "\x85", "e\ud800nd \U0001f600", 7, 3, True, odd, {"n": None, "l": [1, 2.5]})
-    kept = Evaluation([*evaluation.rows, row])
-    path = tmp_path / "evaluation.jsonl"
-    kept.save(path)
-    assert Evaluation.load(path).rows == kept.rows
-    assert len(path.read_text().splitlines()) == len(kept.rows)
+    for settings in ({}, dict(evaluation.settings)):
+        kept = Evaluation([*evaluation.rows, row], settings)
+        path = tmp_path / "evaluation.jsonl"
+        kept.save(path)
+        assert Evaluation.load(path) == kept
+        assert len(path.read_text().splitlines()) == len(kept.rows) + bool(settings)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
@@ -166,7 +171,7 @@ def test_a_file_cut_short_is_named(evaluation, tmp_path):
     path = tmp_path / "evaluation.jsonl"
     evaluation.save(path)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DataError, match=f"line {len(evaluation.rows)} is damaged"):
+    with pytest.raises(DataError, match=f"line {len(evaluation.rows) + 1} is damaged"):
         Evaluation.load(path)
     with pytest.raises(DataError, match="cannot be read"):
         Evaluation.load(tmp_path / "none.jsonl")
@@ -178,6 +183,6 @@ def test_a_failed_save_leaves_the_old_file(evaluation, tmp_path):
     bad = dataclasses.replace(evaluation.rows[0], columns={"picture": object()})
     with pytest.raises(UserError, match="no JSON value"):
         Evaluation([bad]).save(path)
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="cannot write"):
         evaluation.save(tmp_path / "absent" / "evaluation.jsonl")
     assert Evaluation.load(path).rows == evaluation.rows

@@ -1,0 +1,98 @@
+"""What an evaluation asks of a model, whatever runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from concise_rl.data.base import Message
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the model said once.
+
+    Attributes:
+        text: what the verifier reads: all of it but EOS and padding, think tags included.
+        length: sampled tokens, EOS included.
+        truncated: the limit came before EOS.
+        think_length: sampled tokens before the first think-end tag; all of them where there is none; None where a
+            server tells the tokens' number but not where the tag lies among them.
+        tokens: the sampled tokens in order, as ids or as texts, EOS included; None where a server gives neither.
+    """
+
+    text: str
+    length: int
+    truncated: bool
+    think_length: int | None
+    tokens: tuple[int, ...] | tuple[str, ...] | None = None
+
+    @property
+    def token_ids(self) -> tuple[int, ...] | None:
+        """The tokens as ids; None where only texts are known."""
+        ids = tuple(token for token in self.tokens or () if isinstance(token, int))
+        return ids if self.tokens is not None and len(ids) == len(self.tokens) else None
+
+
+@dataclass(frozen=True)
+class Request:
+    """One completion to be sampled.
+
+    Attributes:
+        prompt: the prompt as text, up to where the model is to go on.
+        messages: the same as chat messages, for a server that applies the template itself.
+        seed: of this completion alone.
+        start: what was sampled of this completion earlier, to be continued.
+        closing: text put behind `start` as if the model had said it; it is not sampled, nor counted in any length.
+    """
+
+    prompt: str
+    messages: tuple[Message, ...]
+    seed: int
+    start: Completion | None = None
+    closing: str = ""
+
+    @property
+    def given(self) -> str:
+        """How the completion starts before anything is sampled."""
+        return (self.start.text if self.start else "") + self.closing
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn: softmax(logits / temperature) cut to `top_p`; temperature 0 is greedy."""
+
+    max_new_tokens: int
+    temperature: float
+    top_p: float = 1.0
+    think_end: str = "</think>"
+
+
+Finished = Callable[[int, Completion], None]
+"""Called with the place of a request in the list and what was sampled for it, as soon as it is there."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A model that completes prompts."""
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling, finished: Finished) -> None:
+        """Sample each request once and hand each over as soon as it is done, in any order, from this thread.
+
+        Raises:
+            UserError: a setting that the back end refuses, or a server that cannot be reached.
+        """
+        ...
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of sampled ids, without EOS and padding.
+
+        Raises:
+            UserError: the back end knows no tokenizer.
+        """
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """What makes its completions comparable, as JSON values: name, model, weights where they are known."""
+        ...

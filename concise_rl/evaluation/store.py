@@ -1,0 +1,135 @@
+"""Evaluations on disk: a line of settings, then a line a completion, appended as each is judged."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from concise_rl.errors import DataError, UserError
+from concise_rl.evaluation.row import EvaluationRow
+from concise_rl.files import append_lines, replace_text
+
+SETTINGS = "settings"
+
+
+class Store:
+    """The completions of one evaluation that are there already, and a place for the others.
+
+    A line that a crash tore is dropped. The file holds each completion once, with its seed, in the order in which they
+    were judged; `finish` puts them in the order of the problems.
+
+    Args:
+        path: a JSONL file; made, with its folder, if absent.
+        settings: JSON values on which every completion depends.
+
+    Raises:
+        UserError: the file was made with other settings, named; or cannot be written.
+        DataError: a damaged line that is not the last one, named.
+    """
+
+    def __init__(self, path: str | Path, settings: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        self.settings = dict(settings)
+        self.rows: dict[tuple[str, int], EvaluationRow] = {}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            whole = self._drop_torn_line()
+        except OSError as error:
+            raise UserError(f"store={self.path} cannot be written ({error.strerror}): choose another one") from error
+        if not whole:
+            append_lines(self.path, _line({SETTINGS: self.settings}), go_on_with="evaluate again")
+            return
+        stored, rows = read(self.path)
+        if not stored:
+            raise UserError(f"store={self.path} holds an evaluation without its settings: choose another file")
+        self._check(stored)
+        for row in rows:
+            self.rows.setdefault(row.key, row)
+
+    def append(self, rows: Sequence[EvaluationRow]) -> None:
+        """Hand the rows to the system: they outlive this process.
+
+        Raises:
+            UserError: the disk is full, or a column holds what JSON cannot; what was stored stays intact.
+        """
+        append_lines(self.path, lines(rows, self.path), go_on_with="evaluate again with the same store")
+        self.rows.update((row.key, row) for row in rows)
+
+    def finish(self, rows: Sequence[EvaluationRow]) -> None:
+        """Replace the file by these rows, in their order."""
+        replace_text(self.path, _line({SETTINGS: self.settings}) + lines(rows, self.path))
+
+    def _drop_torn_line(self) -> int:
+        """Cut what follows the last newline; how many bytes are left."""
+        if not self.path.exists():
+            return 0
+        content = self.path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(self.path, whole)
+        return whole
+
+    def _check(self, stored: Mapping[str, Any]) -> None:
+        for name in {**stored, **self.settings}:
+            theirs, ours = stored.get(name), self.settings.get(name)
+            if theirs != ours:
+                raise UserError(
+                    f"store={self.path} was made with {name}={json.dumps(theirs)}, now {name}={json.dumps(ours)}: "
+                    "ask for the same, or choose another store"
+                )
+
+
+def read(path: Path) -> tuple[dict[str, Any], list[EvaluationRow]]:
+    """Settings (empty where the file has none) and rows of an evaluation.
+
+    Raises:
+        DataError: no such file, or a damaged line, named.
+    """
+    try:
+        content = path.read_bytes().splitlines(keepends=True)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}): name a file that an evaluation has saved"
+        ) from error
+    settings: dict[str, Any] = {}
+    rows = []
+    for number, line in enumerate(content, start=1):
+        try:
+            if not line.endswith(b"\n"):
+                raise ValueError("cut short")
+            parsed = json.loads(line)
+            if number == 1 and isinstance(parsed, dict) and parsed.keys() == {SETTINGS}:
+                settings = dict(parsed[SETTINGS])
+            else:
+                rows.append(EvaluationRow.from_json(parsed))
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"{path}, line {number} is damaged ({error}): evaluate again, or delete the line"
+            ) from error
+    return settings, rows
+
+
+def write(path: Path, settings: Mapping[str, Any], rows: Sequence[EvaluationRow]) -> None:
+    """The inverse of `read`; the file is complete or, where writing fails, as it was.
+
+    Raises:
+        UserError: the file cannot be written, or a column holds what JSON cannot.
+    """
+    replace_text(path, (_line({SETTINGS: dict(settings)}) if settings else "") + lines(rows, path))
+
+
+def lines(rows: Sequence[EvaluationRow], path: Path) -> str:
+    """One line a row."""
+    try:
+        return "".join(_line(row.to_json()) for row in rows)
+    except TypeError as error:
+        raise UserError(
+            f"{path}: a column of the data set is no JSON value ({error}); convert it when loading"
+        ) from error
+
+
+def _line(content: Mapping[str, Any]) -> str:
+    return json.dumps(content) + "\n"
