@@ -156,7 +156,7 @@ _TABLE = (
         "majority_at_k",
         "majority@k",
         "%",
-        "mean over problems and blocks of k samples: the most frequent answer is right, ties by chance (arXiv 2203.11171)",
+        "mean over problems and blocks of k samples: the most frequent answer is right (arXiv 2203.11171)",
         _EVAL,
         "higher",
     ),

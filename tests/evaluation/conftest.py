@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from concise_rl.data import Prompt
+from concise_rl.verifiers import Verdict
+
 EOS, PAD = 1, 0
 VOCABULARY = 24
 
@@ -39,3 +42,38 @@ def prompts():
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(1, 12, (28,), generator=generator).tolist()
     return [torch.randint(2, VOCABULARY, (n,), generator=generator).tolist() for n in lengths]
+
+
+WORDS = ["<pad>", "</s>", "<think>", "</think>", *"0123456789+-= ", "a", "b", "c", "d", "e", "f"]
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<pad>"))
+    inner.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    inner.decoder = decoders.Fuse()
+    fast = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="</s>")
+    fast.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    return fast
+
+
+@pytest.fixture(scope="session")
+def talker():
+    """A random model over the same words; it ends, and thinks, by chance."""
+    return tiny_llama(vocab_size=len(WORDS), initializer_range=0.2)
+
+
+class EvenLength:
+    """Right where the text has an even number of characters; cannot read a text with an `a`."""
+
+    hostile_input_safe = True
+
+    def __call__(self, completion, reference):
+        return Verdict.unscorable("an a") if "a" in completion else Verdict.of(len(completion) % 2 == 0, reference)
+
+
+PROMPTS = [Prompt.of(f"{i}+{i * 7 % 10}=", str(i), difficulty=i % 3, oracle_tokens=5) for i in range(10)]
+SETTINGS = {"max_new_tokens": 24, "temperature": 1.0, "seed": 3}

@@ -7,48 +7,13 @@ import json
 
 import pytest
 
-from concise_rl.data import Prompt
 from concise_rl.errors import DataError, UserError
 from concise_rl.evaluation import Evaluation, EvaluationRow, difference, evaluate
 from concise_rl.evaluation.backends import TransformersBackend
 from concise_rl.evaluation.evaluate import render_text
 from concise_rl.verifiers import Verdict
 
-from .conftest import EOS, tiny_llama
-
-WORDS = ["<pad>", "</s>", "<think>", "</think>", *"0123456789+-= ", "a", "b", "c", "d", "e", "f"]
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<pad>"))
-    inner.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    inner.decoder = decoders.Fuse()
-    fast = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="</s>")
-    fast.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
-    return fast
-
-
-@pytest.fixture(scope="module")
-def talker():
-    """A random model over the same words; it ends, and thinks, by chance."""
-    return tiny_llama(vocab_size=len(WORDS), initializer_range=0.2)
-
-
-class EvenLength:
-    """Right where the text has an even number of characters; cannot read a text with an `a`."""
-
-    hostile_input_safe = True
-
-    def __call__(self, completion, reference):
-        return Verdict.unscorable("an a") if "a" in completion else Verdict.of(len(completion) % 2 == 0, reference)
-
-
-PROMPTS = [Prompt.of(f"{i}+{i * 7 % 10}=", str(i), difficulty=i % 3, oracle_tokens=5) for i in range(10)]
-SETTINGS = {"max_new_tokens": 24, "temperature": 1.0, "seed": 3}
+from .conftest import EOS, PROMPTS, SETTINGS, EvenLength
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +55,7 @@ def test_what_a_problem_says_depends_on_seed_and_text_alone(evaluation, talker, 
 
 def test_progress_counts_completions(talker, tokenizer):
     seen = []
-    evaluate(
-        talker, tokenizer, PROMPTS[:2], EvenLength(), samples=3, on_progress=lambda *n: seen.append(n), **SETTINGS
-    )
+    evaluate(talker, tokenizer, PROMPTS[:2], EvenLength(), samples=3, on_progress=lambda *n: seen.append(n), **SETTINGS)
     assert seen[-1] == (6, 6)
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
 
