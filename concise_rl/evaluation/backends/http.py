@@ -264,7 +264,9 @@ def in_threads(
             try:
                 results.put((place, work[place](), None))
             except BaseException as error:
+                # In this order: what the others fail of once they are told to stop comes behind the cause.
                 results.put((place, None, error))
+                stop.set()
 
     for _ in range(min(threads, len(work))):
         threading.Thread(target=take, daemon=True).start()
