@@ -68,9 +68,9 @@ def train(_: Sequence[str]) -> None:
 
 
 def evaluate(_: Sequence[str]) -> None:
-    from concise_rl import train
+    from concise_rl import evaluating
 
-    train.evaluate_main()
+    evaluating.main()
 
 
 def replay(arguments: Sequence[str]) -> None:

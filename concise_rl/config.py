@@ -1,4 +1,4 @@
-"""From Hydra's composed configuration to configured objects; with `cli.py` and `train.py` the only Hydra files.
+"""From Hydra's composed configuration to configured objects; with `train.py` and `evaluating.py` the only Hydra files.
 
 A component's class is its schema: every shaper, advantage, verifier and data source is registered here by its name,
 so that `shaper.hapo.weight=0.5` is type-checked when the configuration is composed.
@@ -12,17 +12,20 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from concise_rl.advantages import ADVANTAGES, Advantage
-from concise_rl.data import DATA_SOURCES
+from concise_rl.data import BENCHMARK_SOURCES, DATA_SOURCES
 from concise_rl.errors import UserError
+from concise_rl.evaluation import Mode
+from concise_rl.evaluation.backends import HTTPBackend
 from concise_rl.shapers import SHAPERS, Shaper
 from concise_rl.verifiers import VERIFIERS, Verifier
 
@@ -74,13 +77,13 @@ class Evaluation:
     """The evaluation before and after training.
 
     Attributes:
-        problems: how many of the test split; 0 skips the evaluation.
+        problems: how many of the test split, evenly spread; 0 skips the evaluation, null takes all.
         samples: completions a problem.
         max_new_tokens: token limit of a completion.
         split: of the data source.
     """
 
-    problems: int = 512
+    problems: int | None = 512
     samples: int = 1
     temperature: float = 1.0
     top_p: float = 1.0
@@ -99,8 +102,30 @@ def register() -> None:
     schemas |= {"method": OmegaConf.structured(Method), "model": OmegaConf.structured(Model)}
     schemas["evaluation"] = OmegaConf.structured(Evaluation)
     store.store(name="schemas", node=schemas)
-    for name, source in DATA_SOURCES.items():
-        store.store(group="data", name=name, node=source)
+    evaluated = {kind: schemas[kind] for kind in ("verifier", "model", "evaluation")}
+    store.store(name="evaluation_schemas", node=evaluated)
+    groups: dict[str, Mapping[str, Any]] = {
+        "data": DATA_SOURCES,
+        "benchmark": BENCHMARK_SOURCES,
+        "mode": {name: _defaults(Mode) | {"name": name} for name in get_args(get_type_hints(Mode)["name"])},
+        "backend": {
+            "transformers": {"name": "transformers", "batch_rows": 128},
+            "vllm": {"name": "vllm", "wave_rows": 2048, "engine": {}},
+            "http": {"name": "http", **_defaults(HTTPBackend)},
+        },
+    }
+    for group, nodes in groups.items():
+        for name, node in nodes.items():
+            store.store(group=group, name=name, node=node)
+
+
+def _defaults(component: type) -> dict[str, Any]:
+    """A dataclass's fields as a node without types: OmegaConf knows no `Literal`."""
+    return {
+        f.name: f.default if f.default is not dataclasses.MISSING
+        else {} if f.default_factory is not dataclasses.MISSING else "???"
+        for f in dataclasses.fields(component)
+    }  # fmt: skip
 
 
 def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
@@ -111,11 +136,13 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
 
     register()
+    running = GlobalHydra.instance().is_initialized()
     try:
-        with initialize_config_dir(str(RECIPES), version_base="1.3"):
+        with nullcontext() if running else initialize_config_dir(str(RECIPES), version_base="1.3"):
             return hydra_compose(config_name, overrides=open_trainer(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(one_line(error.__cause__ or error)) from error
@@ -186,9 +213,9 @@ def shapers_and_advantage(config: DictConfig) -> tuple[list[Shaper], Advantage]:
     return shapers, build(config.method.advantage, "advantage", config)
 
 
-def verifier_of(config: DictConfig) -> Verifier:
-    """The verifier that the data source names."""
-    return build(config.data.verifier, "verifier", config)
+def verifier_of(config: DictConfig, source: str = "data") -> Verifier:
+    """The verifier that the data source names, or with `source="benchmark"` the benchmark."""
+    return build(config[source].verifier, "verifier", config)
 
 
 def trainer_fields(config: DictConfig) -> dict[str, Any]:

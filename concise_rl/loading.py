@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,12 @@ from concise_rl.verifiers import Verifier, verify_many
 
 EMBEDDED = {"embedded:tiny": str(TINY)}
 
+TOKENIZER_FILES = {"tokenizer": ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")}
+WEIGHT_FILES = {
+    "config": ("config.json", "adapter_config.json", "*.gguf"),
+    "weights": ("*.safetensors", "*.bin", "*.gguf", "*.index.json"),
+}
+
 
 def load_tokenizer(spec: Any) -> Any:
     """The tokenizer of `model.path`, with a pad token.
@@ -23,7 +30,7 @@ def load_tokenizer(spec: Any) -> Any:
     """
     from transformers import AutoTokenizer
 
-    tokenizer = _from_pretrained(AutoTokenizer, spec, padding_side="left")
+    tokenizer = _from_pretrained(AutoTokenizer, spec, TOKENIZER_FILES, padding_side="left")
     if tokenizer.eos_token_id is None:
         raise UserError(
             f"model.path={spec.path}: its tokenizer has no EOS token, so no completion would ever end: "
@@ -46,14 +53,42 @@ def load_model(spec: Any) -> Any:
     if dtype != "auto" and not isinstance(dtype, torch.dtype):
         raise UserError(f"model.dtype={spec.dtype!r} is no torch type: use auto, float32, bfloat16 or float16")
     options = {"attn_implementation": spec.attn_implementation} if spec.attn_implementation else {}
-    return _from_pretrained(AutoModelForCausalLM, spec, dtype=dtype, **options)
+    return _from_pretrained(AutoModelForCausalLM, spec, WEIGHT_FILES, dtype=dtype, **options)
 
 
-def _from_pretrained(loader: Any, spec: Any, **options: Any) -> Any:
+def check_folder(path: str, needed: Mapping[str, Sequence[str]]) -> None:
+    """Say of a folder on this disk what it lacks; a hub id, which names none, passes.
+
+    Args:
+        path: `model.path`.
+        needed: what a folder must hold, each with the patterns of the files that serve.
+
+    Raises:
+        UserError: the path is a file, looks like a folder that is not there, or lacks a thing; names it.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_file():
+        raise UserError(f"model.path={path} is a file: name the folder that it lies in")
+    if not folder.exists():
+        if path.startswith((".", "/", "~")):
+            raise UserError(f"model.path={path} cannot be loaded (no such folder): name a checkpoint's folder")
+        return
+    for thing, patterns in needed.items():
+        if not any(True for pattern in patterns for _ in folder.glob(pattern)):
+            raise UserError(
+                f"model.path={path} cannot be loaded (it holds no {thing}: {' or '.join(patterns)}): "
+                f"name a folder with config, weights and tokenizer, or copy the {thing} there"
+            )
+
+
+def _from_pretrained(loader: Any, spec: Any, needed: Mapping[str, Sequence[str]], **options: Any) -> Any:
+    from safetensors import SafetensorError
+
     path = EMBEDDED.get(spec.path, spec.path)
+    check_folder(path, needed)
     try:
         return loader.from_pretrained(path, revision=spec.revision, trust_remote_code=spec.trust_remote_code, **options)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"model.path={spec.path} cannot be loaded ({reason}): name a folder with config, weights and tokenizer, "
@@ -71,11 +106,12 @@ def load_prompts(config: Any, source: Any, verifier: Verifier) -> tuple[list[Pro
 
 
 def load_test(config: Any, source: Any, verifier: Verifier) -> list[Prompt]:
-    """`evaluation.problems` of the split `evaluation.split`, evenly spread; none for 0."""
-    if not config.evaluation.problems:
+    """`evaluation.problems` of the split `evaluation.split`, evenly spread; none for 0, all for None."""
+    n, split = config.evaluation.problems, config.evaluation.split
+    if n == 0:
         return []
-    split = config.evaluation.split
-    return checked(spread(source.load(split), config.evaluation.problems), split, config, verifier)
+    prompts = source.load(split)
+    return checked(prompts if n is None else spread(prompts, n), split, config, verifier)
 
 
 def checked(prompts: Sequence[Prompt], split: str, config: Any, verifier: Verifier) -> list[Prompt]:

@@ -36,15 +36,6 @@ def main() -> None:
     hydra.main(version_base="1.3", config_path=str(configuration.RECIPES), config_name="train")(guarded(run))()
 
 
-def evaluate_main() -> None:
-    """`concise-rl eval`: Hydra's entry to one evaluation."""
-    configuration.register()
-    sys.argv[1:] = configuration.open_trainer(sys.argv[1:])
-    hydra.main(version_base="1.3", config_path=str(configuration.RECIPES), config_name="eval")(
-        guarded(run_evaluation)
-    )()
-
-
 def guarded(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
     """Show an error that a person can mend as one line and exit with 2; CONCISE_RL_TRACEBACK=1 shows where it arose."""
 
@@ -128,34 +119,6 @@ def run(config: DictConfig) -> None:
         with trainer.generation_model() as trained:
             after = evaluation("after", trained, stored=False)
     session.finish(before, after)
-
-
-def run_evaluation(config: DictConfig) -> None:
-    """Evaluate one model, print the table, and store completions and summary in `out`."""
-    verifier = configuration.verifier_of(config)
-    source = configuration.to_object(config.data, "data")
-
-    import torch
-    from rich.console import Console
-
-    from concise_rl.loading import load_model, load_test, load_tokenizer
-    from concise_rl.reporting.run_log import replace_text, to_json
-    from concise_rl.reporting.summary import summary_table
-
-    quiet_libraries()
-    if config.model.threads:
-        torch.set_num_threads(config.model.threads)
-    out = Path(config.out)
-    prepare(out, resume="auto", overwrite=False)
-    tokenizer = load_tokenizer(config.model)
-    prompts = load_test(config, source, verifier)
-    result = evaluate(config, load_model(config.model), tokenizer, prompts, verifier)
-    result.save(out / "evaluation.jsonl")
-    summary = result.summary()
-    replace_text(out / "summary.json", to_json(summary))
-    console = Console(highlight=False)
-    console.print(summary_table({config.model.path: summary}))
-    console.print(f"completions: {out / 'evaluation.jsonl'}   summary: {out / 'summary.json'}")
 
 
 def quiet_libraries() -> None:

@@ -141,6 +141,8 @@ class Benchmark(Columns):
         config: the configuration of that data set, such as `main`.
         split: its split that serves as the test set; slices such as `test[:100]` work.
         path: a `.jsonl`, `.json` or `.parquet` file in place of the hub, taken whole.
+        brevity: the reference is the least that answers, so report how much longer the replies are (YapScore), by the
+            column `category`.
 
     Raises:
         UserError: neither `hub` nor `path`, or `load` is asked for another split than `"test"`.
@@ -151,6 +153,7 @@ class Benchmark(Columns):
     config: str | None = None
     split: str = "test"
     path: str | None = None
+    brevity: bool = False
 
     def __post_init__(self) -> None:
         if not self.hub and not self.path:

@@ -1,0 +1,83 @@
+"""What `concise-rl eval` shows: how far it is, and the tables that go beyond the summary."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from concise_rl.reporting.glossary import describe
+from concise_rl.reporting.progress import clock
+from concise_rl.reporting.summary import difficulty_rows
+
+LOG_LINES = 10
+"""Progress lines of an evaluation where standard output is no terminal."""
+
+
+@contextmanager
+def counting(name: str, console: Console) -> Iterator[Callable[[int, int], None]]:
+    """Shows completions done and to do, the rate, and the time left: a bar, or lines where there is no terminal.
+
+    What is yielded takes the number done and the number of all; what was done at its first call was done before, and
+    does not count in the rate.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[pace]}"))
+    started, before, lines = time.monotonic(), -1, 0
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=None, pace="")
+
+        def show(done: int, total: int) -> None:
+            nonlocal started, before, lines
+            if before < 0:
+                started, before = time.monotonic(), done
+            rate = (done - before) / max(1e-9, time.monotonic() - started)
+            pace = f"{rate:.1f}/s  {clock((total - done) / rate)} left" if done > before else ""
+            bar.update(task, completed=done, total=total, pace=pace)
+            if not console.is_terminal and done > before and done * LOG_LINES >= total * (lines + 1):
+                lines = done * LOG_LINES // total
+                console.print(f"{name}: {done}/{total} completions  {pace}", markup=False, soft_wrap=True)
+
+        yield show
+
+
+def detail_tables(name: str, summary: Mapping[str, Any]) -> list[Table]:
+    """Of one evaluation: accuracy and tokens by difficulty, the budget curve, and YapScores, as far as it has them."""
+    tables = []
+    if levels := difficulty_rows({name: summary}):
+        header = [cell.removesuffix(f", {name}") for cell in levels[0]]
+        tables.append(_table(f"{name} by difficulty", [header, *levels[1:]]))
+    if curve := summary.get("budget_curve"):
+        rows = [["budget", "accuracy", "tokens"]]
+        for point in curve["points"]:
+            rows.append(
+                [str(point["budget"]), *(describe(key).text(point[key]) for key in ("accuracy", "mean_tokens"))]
+            )
+        tables.append(_table(f"{name}, {curve['mode']} at a budget", rows))
+    if yap := summary.get("yap"):
+        rows = [["category", "YapScore", "problems"]]
+        for category, found in yap["categories"].items():
+            rows.append([category, _characters(found, "yap_score"), str(found["problems"])])
+        rows.append(["YapIndex", _characters(yap, "yap_index"), ""])
+        tables.append(_table(f"{name}: characters beyond the least that answers, {yap['empty_frac']:.1%} empty", rows))
+    return tables
+
+
+def _characters(found: Mapping[str, Any], key: str) -> str:
+    interval = found[f"{key}_interval"]
+    return f"{found[key]:.0f}" + (f" [{interval[0]:.0f}, {interval[1]:.0f}]" if interval else "")
+
+
+def _table(title: str, rows: Sequence[Sequence[str]]) -> Table:
+    header, *body = rows
+    table = Table(title=Text(title), title_justify="left", header_style="bold")
+    for i, name in enumerate(header):
+        table.add_column(Text(name), justify="right" if i else "left", overflow="fold")
+    for row in body:
+        table.add_row(*map(Text, row))
+    return table
