@@ -78,7 +78,9 @@ summary { cursor: pointer; font-weight: 600; margin-top: 2rem; }
 PLOTTING = """
 "use strict";
 const unpack = async (id) => {
-  const packed = Uint8Array.from(atob(document.getElementById(id).textContent), (c) => c.charCodeAt(0));
+  const text = atob(document.getElementById(id).textContent);
+  const packed = new Uint8Array(text.length);
+  for (let k = 0; k < text.length; k += 1) packed[k] = text.charCodeAt(k);
   return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
 };
 const loadPlotly = async () => {

@@ -1,0 +1,128 @@
+"""Run folders and evaluations, read for comparison: judged completions, and of a run its training curve too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from concise_rl.errors import DataError, UserError
+from concise_rl.evaluation import Evaluation
+from concise_rl.reporting.plots import Metrics
+from concise_rl.reporting.run_log import CONFIG_FILE, METRICS_FILE, read_config, read_metrics
+
+BEFORE_FILE, AFTER_FILE, EVALUATION_FILE = "evaluation-before.jsonl", "evaluation-after.jsonl", "evaluation.jsonl"
+
+UNNAMED = "test split"
+"""The benchmark of an evaluation that does not name one."""
+
+BEFORE = "before training"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing compared: a trained model, a model before training, or an evaluated checkpoint.
+
+    Attributes:
+        name: shown, unique.
+        method: runs of one method share a colour; the name where there is no run.
+        evaluations: benchmark to its judged completions.
+        metrics: lines of metrics.jsonl, empty where there was no training.
+    """
+
+    name: str
+    method: str
+    evaluations: Mapping[str, Evaluation]
+    metrics: Metrics = ()
+
+
+def load_entries(paths: Sequence[str | Path]) -> list[Entry]:
+    """Everything that the paths hold, in their order, the model before training first.
+
+    A path is a run folder, a folder of `concise-rl eval`, or one evaluation's JSONL file. What runs had before training
+    is one entry where it is the same in all, and one a run where it is not.
+
+    Raises:
+        DataError: a path that is neither, or a damaged file, named.
+        UserError: no path, one path twice, or evaluations of one benchmark that hold different problems.
+    """
+    if not paths:
+        raise UserError("nothing to compare: name a run folder, an evaluation folder or an evaluation's .jsonl")
+    found = [Path(path) for path in paths]
+    befores: list[Entry] = []
+    entries: list[Entry] = []
+    for path, name in zip(found, _names(found), strict=True):
+        if path.is_file():
+            entries.append(Entry(name, name, {UNNAMED: _evaluation(path)}))
+        elif (path / METRICS_FILE).exists():
+            entries.append(_run(path, name))
+            if (path / BEFORE_FILE).exists():
+                befores.append(Entry(f"{name}, before", BEFORE, {UNNAMED: _evaluation(path / BEFORE_FILE)}))
+        elif (path / EVALUATION_FILE).exists():
+            entries.append(Entry(name, name, {UNNAMED: _evaluation(path / EVALUATION_FILE)}))
+        elif path.exists():
+            raise DataError(
+                f"{path} is no run and no evaluation: neither {METRICS_FILE} nor {EVALUATION_FILE} is in it; "
+                "name the folder that `concise-rl train` or `concise-rl eval` wrote"
+            )
+        else:
+            raise DataError(f"{path} does not exist: name a run folder, an evaluation folder or its .jsonl")
+    entries = [*_merged(befores), *entries]
+    _check_problems(entries)
+    return entries
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The shortest ends of the paths that tell them apart; a file named by default goes by its folder."""
+    resolved = [path.resolve() for path in paths]
+    if len(set(resolved)) < len(resolved):
+        twice = next(path for path in paths if resolved.count(path.resolve()) > 1)
+        raise UserError(f"{twice} is given twice: name each run once")
+    parts = [(path.parent if path.name == EVALUATION_FILE else path.with_suffix("") if path.is_file() else path).parts
+             for path in resolved]  # fmt: skip
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise UserError(f"{paths[0]} and another path name the same evaluation: name each once")
+
+
+def _run(path: Path, name: str) -> Entry:
+    metrics = read_metrics(path)
+    after = path / AFTER_FILE
+    if not metrics and not after.exists():
+        raise DataError(f"{path} holds a run without a step: train it first, or leave it out")
+    method = read_config(path).get("method", {}).get("name", name) if (path / CONFIG_FILE).exists() else name
+    return Entry(name, str(method), {UNNAMED: _evaluation(after)} if after.exists() else {}, metrics)
+
+
+def _evaluation(path: Path) -> Evaluation:
+    loaded = Evaluation.load(path)
+    if not loaded.rows:
+        raise DataError(f"{path} holds no completion: evaluate again, or leave it out")
+    return loaded
+
+
+def _merged(befores: Sequence[Entry]) -> list[Entry]:
+    """One entry where all say the same of the same problems."""
+    if not befores:
+        return []
+    first = befores[0].evaluations[UNNAMED].rows
+    if all(list(entry.evaluations[UNNAMED].rows) == list(first) for entry in befores[1:]):
+        return [Entry(BEFORE, BEFORE, befores[0].evaluations)]
+    return list(befores)
+
+
+def _check_problems(entries: Sequence[Entry]) -> None:
+    """Averages over different problems say nothing about a difference: refuse them."""
+    first: dict[str, tuple[str, set[str]]] = {}
+    for entry in entries:
+        for benchmark, evaluation in entry.evaluations.items():
+            problems = {row.prompt_id for row in evaluation.rows}
+            name, expected = first.setdefault(benchmark, (entry.name, problems))
+            if problems != expected:
+                raise UserError(
+                    f"{name} and {entry.name} hold different problems of {benchmark}: {len(expected - problems)} of "
+                    f"{len(expected)} are only in the first, {len(problems - expected)} of {len(problems)} only in "
+                    "the second; evaluate both on one split and limit, or compare them apart"
+                )

@@ -1,0 +1,79 @@
+"""What the comparison found: each entry's numbers on each benchmark, its change against the baseline, and the front."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from concise_rl.errors import UserError
+from concise_rl.evaluation import Evaluation, difference
+from concise_rl.reporting.compare.load import Entry
+from concise_rl.reporting.summary import Summary
+
+
+@dataclass(frozen=True)
+class Result:
+    """One entry on one benchmark.
+
+    Attributes:
+        run: the entry's number.
+        entry: the entry's name.
+        benchmark: what it was evaluated on.
+        evaluation: the judged completions.
+        summary: see `concise_rl.evaluation.summarize`.
+        difference: to the baseline, paired by problem; None for the baseline, and where that has no such benchmark.
+        on_front: no other entry is at least as right with at most as many tokens, and better in one of the two.
+    """
+
+    run: int
+    entry: str
+    benchmark: str
+    evaluation: Evaluation
+    summary: Summary
+    difference: Summary | None
+    on_front: bool
+
+
+def results(entries: Sequence[Entry], baseline: Entry) -> dict[str, list[Result]]:
+    """Benchmark to the results of the entries that have it, in their order."""
+    found: dict[str, list[Result]] = {}
+    benchmarks = dict.fromkeys(benchmark for entry in entries for benchmark in entry.evaluations)
+    for benchmark in benchmarks:
+        having = [(run, entry) for run, entry in enumerate(entries) if benchmark in entry.evaluations]
+        summaries = [entry.evaluations[benchmark].summary() for _, entry in having]
+        base = baseline.evaluations.get(benchmark)
+        found[benchmark] = [
+            Result(
+                run,
+                entry.name,
+                benchmark,
+                entry.evaluations[benchmark],
+                summary,
+                difference(base, entry.evaluations[benchmark]) if base and entry is not baseline else None,
+                not any(_dominates(other, summary) for other in summaries),
+            )
+            for (run, entry), summary in zip(having, summaries, strict=True)
+        ]
+    return found
+
+
+def choose_baseline(entries: Sequence[Entry], name: str | None) -> Entry:
+    """The entry of that name; without one the first that was evaluated, which is the model before training if there is.
+
+    Raises:
+        UserError: no such entry, or one without an evaluation.
+    """
+    evaluated = [entry for entry in entries if entry.evaluations]
+    if name is None:
+        return (evaluated or list(entries))[0]
+    for entry in evaluated:
+        if entry.name == name:
+            return entry
+    names = ", ".join(entry.name for entry in evaluated)
+    raise UserError(f"--baseline {name!r}: no evaluation goes by that name; choose from {names}")
+
+
+def _dominates(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    gains = one["accuracy"] - other["accuracy"], other["mean_tokens"] - one["mean_tokens"]
+    return min(gains) >= 0 and max(gains) > 0

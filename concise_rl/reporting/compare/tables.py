@@ -1,0 +1,129 @@
+"""The comparison as rows of text, for the page, for Markdown and for CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from concise_rl.reporting.compare.results import Result
+from concise_rl.reporting.glossary import describe
+from concise_rl.reporting.summary import headline, markdown_table, printable
+
+COLUMNS = (
+    "accuracy", "mean_tokens", "oracle_ratio", "mean_tokens_correct", "mean_tokens_wrong", "truncated_frac",
+    "unscorable_frac",
+)  # fmt: skip
+_LEVEL_COLUMNS = ("accuracy", "mean_tokens")
+_CHANGES = ("accuracy_points", "tokens_percent")
+FRONT = " ●"
+"""After the name of an entry on the Pareto front."""
+
+Rows = list[list[str]]
+
+
+def result_rows(rows: Sequence[Result]) -> Rows:
+    """A row an entry; columns that say nothing (never measured, or 0 throughout) are left out."""
+    keys = [key for key in COLUMNS if any(row.summary.get(key) for row in rows)]
+    body = [
+        [row.entry + FRONT * row.on_front, *(_with_interval(key, row.summary) for key in keys)]
+        for row in rows
+    ]  # fmt: skip
+    return [["", *(describe(key).label for key in keys)], *body]
+
+
+def difficulty_rows(rows: Sequence[Result], key: str) -> Rows:
+    """A row an entry, a column a level of difficulty; empty unless every entry has the same two levels or more."""
+    levels = list(rows[0].summary["by_difficulty"])
+    if len(levels) < 2 or any(list(row.summary["by_difficulty"]) != levels for row in rows):
+        return []
+    body = [
+        [row.entry, *(describe(key).text(row.summary["by_difficulty"][level].get(key)) for level in levels)]
+        for row in rows
+    ]
+    return [[f"{describe(key).label} at difficulty", *levels], *body]
+
+
+def sentences(rows: Sequence[Result]) -> list[tuple[str, str]]:
+    """Entry and what changed against the baseline, in a plain sentence."""
+    return [(row.entry, headline(row.difference)) for row in rows if row.difference]
+
+
+def markdown(found: Mapping[str, Sequence[Result]], baseline: str, pictures: Mapping[str, str]) -> str:
+    """The comparison for a paper's appendix or an issue.
+
+    Args:
+        found: benchmark to results.
+        baseline: its name.
+        pictures: title to file name.
+    """
+    parts = ["# Comparison\n"]
+    for benchmark, rows in found.items():
+        problems = rows[0].summary["problems"]
+        parts.append(f"\n## {_inline(benchmark)}: {problems} problems\n\n{markdown_table(_escaped(result_rows(rows)))}")
+        parts.append(
+            f"\n[...] is the 95 % confidence interval, problems resampled; {FRONT.strip()} is on the Pareto front of "
+            "accuracy and tokens.\n"
+        )
+        said = sentences(rows)
+        if said:
+            lines = "".join(f"- **{_inline(entry)}**: {sentence}\n" for entry, sentence in said)
+            parts.append(f"\nAgainst {_inline(baseline)}, paired by problem:\n\n{lines}")
+        for key in _LEVEL_COLUMNS:
+            table = difficulty_rows(rows, key)
+            if table:
+                parts.append(f"\n{markdown_table(_escaped(table))}")
+    parts += [f"\n![{_inline(title)}]({name})\n" for title, name in pictures.items()]
+    return "".join(parts)
+
+
+def csv_text(found: Mapping[str, Sequence[Result]]) -> str:
+    """Every number, unrounded: a line an entry, benchmark and level of difficulty (`all` for the whole)."""
+    lines = [line for rows in found.values() for row in rows for line in _csv_lines(row)]
+    header = list(dict.fromkeys(key for line in lines for key in line))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, header, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return out.getvalue()
+
+
+def _csv_lines(row: Result) -> list[dict[str, Any]]:
+    named = {"entry": printable(row.entry), "benchmark": printable(row.benchmark)}
+    whole = {k: v for k, v in row.summary.items() if k != "by_difficulty"} | {"on_front": row.on_front}
+    changes = row.difference or {}
+    levels = [
+        named | {"difficulty": printable(level)} | _flat(cells) for level, cells in row.summary["by_difficulty"].items()
+    ]
+    return [named | {"difficulty": "all"} | _flat({**whole, **changes}), *levels]
+
+
+def _flat(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Intervals as two columns; what is neither number nor interval has no place in a table of numbers."""
+    flat: dict[str, Any] = {}
+    for key, value in numbers.items():
+        if isinstance(value, list | tuple) and key.endswith("_interval"):
+            stem = key.removesuffix("_interval")
+            flat |= {f"{stem}_low": value[0], f"{stem}_high": value[1]}
+        elif value is None or isinstance(value, int | float):
+            flat[key] = value
+    return flat
+
+
+def _with_interval(key: str, summary: Mapping[str, Any]) -> str:
+    metric = describe(key)
+    interval = summary.get(f"{key}_interval")
+    ends = f" [{', '.join(metric.text(end).removesuffix(' %') for end in interval)}]" if interval else ""
+    return metric.text(summary.get(key)) + ends
+
+
+def _inline(text: str) -> str:
+    """A name in Markdown: on one line, its marks shown rather than obeyed."""
+    line = " ".join(printable(text).split())
+    return "".join(f"\\{c}" if c in "\\`*_[]<>|#!" else c for c in line)
+
+
+def _escaped(rows: Rows) -> Rows:
+    header, *body = rows
+    return [header, *([_inline(name).replace("\\|", "|"), *cells] for name, *cells in body)]
