@@ -6,10 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from concise_rl.verifiers import VERIFIERS, MathAnswer, Verdict
+from concise_rl.verifiers import VERIFIERS, MathAnswer, Olympiad, Verdict
 
 SAFE = [cls() for cls in VERIFIERS.values() if cls.hostile_input_safe]
-GOLD = {"FinalNumber": "7", "Choice": "B", "Exact": "B", "JsonAction": '{"type": "click", "name": "buy now"}'}
+GOLD = {
+    "FinalNumber": "7",
+    "Choice": "B",
+    "Exact": "B",
+    "Includes": "B",
+    "JsonAction": '{"type": "click", "name": "buy now"}',
+}
 
 PIECES = [r"\boxed{", r"\text{", r"\frac", "####", "answer:", "</think>", *'{}()[]$%.,-/^_:x=57B \n"']
 TEXTS = st.text() | st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
@@ -27,10 +33,11 @@ def test_any_text_gets_a_verdict(completion, reference):
         assert wrapped.correct or not wrapped.scorable or "</think>" in reference
 
 
+@pytest.mark.parametrize("verifier", [MathAnswer(), Olympiad()], ids=lambda verifier: type(verifier).__name__)
 @settings(deadline=None, max_examples=10)
-@given(st.lists(st.tuples(TEXTS, TEXTS), max_size=20))
-def test_any_text_gets_a_verdict_from_math_answer(pairs):
-    verdicts = MathAnswer().verify_many(pairs, deadline_seconds=2)
+@given(pairs=st.lists(st.tuples(TEXTS, TEXTS), max_size=20))
+def test_any_text_gets_a_verdict_from_a_worker(verifier, pairs):
+    verdicts = verifier.verify_many(pairs, deadline_seconds=2)
     assert len(verdicts) == len(pairs)
     assert not [v.reason for v in verdicts if v.reason.startswith("verifier raised")]
 

@@ -2,9 +2,13 @@
 
 import pytest
 
-from concise_rl.verifiers import VERIFIERS, Choice, Exact, FinalNumber, MathAnswer
+from concise_rl.errors import UserError
+from concise_rl.verifiers import VERIFIERS, Choice, Exact, FinalNumber, Includes, MathAnswer, Olympiad
 
 GSM8K = "She sells 16 - 3 - 4 = <<16-3-4=9>>9 eggs.\nShe makes 9 * 2 = $<<9*2=18>>18.\n#### 18"
+
+ROUNDED = FinalNumber(relative_tolerance=1e-4)
+SCIENCE = MathAnswer(relative_tolerance=0.01, e_notation=True)
 
 RIGHT = [
     (FinalNumber(), "16 - 3 - 4 = 9, so 18.", GSM8K),
@@ -17,6 +21,11 @@ RIGHT = [
     (FinalNumber(), "5-3", "3"),
     (FinalNumber(), r"\boxed{25\%}", "25"),
     (FinalNumber(), "0.1", "1e-1"),
+    (FinalNumber(), r"\boxed{18}, found in 2 steps", GSM8K),
+    (FinalNumber(), r"\boxed{1{,}234} or \boxed{\$1,\!234}", "1234"),
+    (FinalNumber(), r"it is -\frac{3}{4}", "-0.75"),
+    (ROUNDED, "2/3", "0.6666666667"),
+    (Includes(), "<think>Sydney?</think>It is  canberra.", "Canberra"),
     (FinalNumber(), "3/4", "0.75"),
     (FinalNumber(), "**7** apples for H2O", "7"),
     (FinalNumber(), "<think>9</think>8", "8"),
@@ -39,6 +48,10 @@ RIGHT = [
     (MathAnswer(), r"\boxed{\text{evelyn}}", r"\text{Evelyn}"),
     (MathAnswer(), r"\boxed{x=5}", "5"),
     (MathAnswer(), r"\boxed{3} and then \boxed{", "3"),
+    (MathAnswer(), r"\boxed{-\frac13}", "-1./3"),
+    (SCIENCE, r"\boxed{4.52 \times 10^{33}}", "4.5e33"),
+    (SCIENCE, r"\boxed{4.5E+33}", r"It is $\boxed{4.5e33}$ erg."),
+    (SCIENCE, r"\boxed{T = 5.04\text{ K}}", "5"),
 ]
 WRONG = [
     (FinalNumber(), "18 #### none", "18"),
@@ -48,6 +61,10 @@ WRONG = [
     (FinalNumber(), "8</think>8</think>", "8"),
     (FinalNumber(), "7" * 5000, "7"),
     (FinalNumber(), "0.1000000000000000055511151231257827", "0.1"),
+    (FinalNumber(), r"\boxed{17}, not 18", "18"),
+    (ROUNDED, "0.667", "0.6666666667"),
+    (ROUNDED, "0.0001", "0"),
+    (Includes(), "<think>Canberra</think>It is Sydney.", "Canberra"),
     (Exact(), "A b", "a b"),
     (Choice(), "it is a pity", "A"),
     (Choice(), "answer is a pity", "A"),
@@ -59,6 +76,9 @@ WRONG = [
     (MathAnswer(), r"\boxed{10\%}", "0.1"),
     (MathAnswer(), r"\boxed{3, 5}", "3"),
     (MathAnswer(), r"\boxed{}", "3"),
+    (MathAnswer(), r"\boxed{0.2}", "2e-1"),
+    (SCIENCE, r"\boxed{4.6 \times 10^{33}}", "4.5e33"),
+    (SCIENCE, r"\boxed{i}", "1"),
 ]
 UNREADABLE = [
     (FinalNumber(), "none"),
@@ -70,6 +90,11 @@ UNREADABLE = [
     (Choice(), ""),
     (MathAnswer(), ""),
     (MathAnswer(), r"\boxed{}"),
+    (Includes(), " "),
+    (Olympiad(), ""),
+    (Olympiad(), '{"final_answer": []}'),
+    (Olympiad(), '{"final_answer": ["1"], "error": "some"}'),
+    (Olympiad(), '{"final_answer": ["1, 2"], "error": "1,1,1"}'),
 ]
 
 
@@ -106,3 +131,17 @@ def test_a_reference_that_cannot_be_read_is_nobodys_fault(verifier, reference):
 def test_a_wrapped_reference_verifies_against_itself(name, reference):
     verifier = VERIFIERS[name]()
     assert verifier("<think>so</think>" + verifier.wrap_reference(reference), reference).correct
+
+
+@pytest.mark.parametrize(
+    ("component", "fields"),
+    [
+        (MathAnswer, {"relative_tolerance": 1}),
+        (FinalNumber, {"relative_tolerance": -1}),
+        (Olympiad, {"decimal_places": -1}),
+    ],
+)
+def test_a_tolerance_out_of_range_is_refused_by_name(component, fields):
+    (name,) = fields
+    with pytest.raises(UserError, match=name):
+        component(**fields)
