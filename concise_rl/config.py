@@ -219,16 +219,16 @@ def verifier_of(config: DictConfig, source: str = "data") -> Verifier:
 
 
 def trainer_fields(config: DictConfig) -> dict[str, Any]:
-    """The `trainer` node as keyword arguments of GRPOConfig.
+    """The `trainer` node as keyword arguments of ConciseConfig.
 
     Raises:
-        UserError: a field that GRPOConfig lacks, with the closest that it has; fewer than two generations.
+        UserError: a field that ConciseConfig lacks, with the closest that it has; fewer than two generations.
     """
-    from concise_rl.trainer import GRPOConfig
+    from concise_rl.trainer import ConciseConfig
 
     fields = OmegaConf.to_container(config.trainer, resolve=True)
     assert isinstance(fields, dict)
-    known = {f.name for f in dataclasses.fields(GRPOConfig)}
+    known = {f.name for f in dataclasses.fields(ConciseConfig)}
     for name in fields:
         if name not in known:
             raise UserError(f"trainer.{name!s} is no field of trl.GRPOConfig{closest(str(name), known)}")

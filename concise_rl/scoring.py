@@ -1,63 +1,211 @@
-"""Log-probs of ragged rows without computing their padding: rows in chunks of like length, each trimmed to its own.
+"""Log-probs of completions under a model, and a policy loss of them, without computing padding.
 
-The values are those of one padded pass, to rounding: attention is causal, so what stands behind a row's end changes
-nothing before it.
+Rows are scored in micro-batches of like length, each trimmed to its own longest. The values are those of one padded
+pass, to rounding: attention is causal, so what stands behind a row's end changes nothing before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import functools
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-CHUNK_ROWS = 32
-"""Rows scored together: few enough that like lengths meet, enough that a step is no crowd of small passes."""
-
-Score = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor | None]]
-"""(input ids (R, L), attention mask (R, L), completion columns t) to log-probs (R, t) and entropies (R, t) or None."""
+from concise_rl.errors import UserError
+from concise_rl.kernels import TokenLoss, linear_logprob, linear_policy_loss
+from concise_rl.kernels.arguments import Entropy
 
 
-def score_ragged(
-    score: Score,
-    input_ids: Tensor,
-    attention_mask: Tensor,
-    completion_T: int,
-    *,
-    idle_N: Tensor | None = None,
-    chunk_rows: int = CHUNK_ROWS,
-) -> tuple[Tensor, Tensor | None]:
-    """Log-probs and entropies, (N, T) each, 0 behind a row's end and in idle rows.
+@dataclass(frozen=True)
+class Rows:
+    """N prompts, padded on the left to P columns, with their completions, padded on the right to T columns.
+
+    Attributes:
+        prompt_ids, prompt_mask: (N, P).
+        completion_ids: (N, T).
+        completion_mask: (N, T), 1 up to a row's end.
+        loss_mask: (N, T), 1 where a token is scored; without tool output, for one.
+    """
+
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+    completion_ids: Tensor
+    completion_mask: Tensor
+    loss_mask: Tensor
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids)
+
+    @classmethod
+    def of(cls, input_ids: Tensor, attention_mask: Tensor, completion_T: int) -> Rows:
+        """Rows of ids and mask (N, P + T), every token of a completion scored."""
+        prompt_P = input_ids.shape[1] - completion_T
+        mask = attention_mask[:, prompt_P:]
+        return cls(input_ids[:, :prompt_P], attention_mask[:, :prompt_P], input_ids[:, prompt_P:], mask, mask)
+
+    @property
+    def lengths_N(self) -> Tensor:
+        """Tokens of each completion."""
+        return self.completion_mask.sum(dim=1)
+
+    def take(self, rows: Tensor) -> Self:
+        """These rows, trimmed to the longest prompt and the longest completion among them."""
+        prompt_P = max(1, int(self.prompt_mask[rows].sum(dim=1).max()))
+        completion_T = max(1, int(self.lengths_N[rows].max()))
+        taken = {}
+        for field in dataclasses.fields(self):
+            values = getattr(self, field.name)
+            if values is not None:
+                columns = slice(-prompt_P, None) if field.name.startswith("prompt") else slice(completion_T)
+                taken[field.name] = values[rows, columns]
+        return type(self)(**taken)
+
+
+@dataclass(frozen=True)
+class LossRows(Rows):
+    """Rows with what a policy loss needs beside their log-probs.
+
+    Attributes:
+        weight: (N, T), of each token's loss in the sum.
+        credit: (N, T) or (N, 1).
+        old_logprob, reference_logprob: (N, T), or None where the loss needs none.
+    """
+
+    weight: Tensor
+    credit: Tensor
+    old_logprob: Tensor | None = None
+    reference_logprob: Tensor | None = None
+
+    def idle(self) -> LossRows:
+        """The shortest row, counting nothing: a pass for ranks that must take as many as the busiest one."""
+        row = self.take(self.lengths_N.argmin()[None])
+        return dataclasses.replace(row, weight=torch.zeros_like(row.weight))
+
+
+def microbatches(rows: Rows, max_tokens: int, active_N: Tensor | None = None) -> list[Tensor]:
+    """The places of the active rows, in micro-batches of like length of at most `max_tokens` tokens, padding too.
+
+    A row that is longer than that has a micro-batch of its own.
 
     Args:
-        score: scores rows that are padded to one length.
-        input_ids, attention_mask: (N, P + T), prompts padded on the left, completions on the right.
-        completion_T: T, the columns of the completions.
-        idle_N: rows that are left out; where all are, the shortest is scored all the same, so that every rank runs
-            forward and backward.
-        chunk_rows: rows scored together.
+        active_N: the rows that are to be scored; all of them when None.
     """
-    prompt_P = input_ids.shape[1] - completion_T
-    lengths_N = attention_mask[:, prompt_P:].sum(dim=1)
+    lengths_N = rows.lengths_N
     order = lengths_N.argsort(descending=True, stable=True)
-    if idle_N is not None:
-        order = order[~idle_N[order]] if not bool(idle_N.all()) else order[-1:]
-    logprobs, entropies = [], []
-    for rows in order.split(chunk_rows):
-        used_t = max(1, int(lengths_N[rows[0]]))
-        columns = slice(None, prompt_P + used_t)
-        logprob, entropy = score(input_ids[rows, columns], attention_mask[rows, columns], used_t)
-        logprobs.append(_widen(logprob, completion_T))
-        if entropy is not None:
-            entropies.append(_widen(entropy, completion_T))
-    n_rows = len(input_ids)
-    return _to_rows(logprobs, order, n_rows), _to_rows(entropies, order, n_rows) if entropies else None
+    chosen = order if active_N is None else order[active_N[order]]
+    prompts = rows.prompt_mask.sum(dim=1)[chosen].tolist()
+    completions = lengths_N[chosen].tolist()
+    starts, longest_P, longest_T = [0] if len(chosen) else [], 0, 0
+    for place, (prompt_P, completion_T) in enumerate(zip(prompts, completions, strict=True)):
+        longest_P, longest_T = max(longest_P, prompt_P), max(longest_T, completion_T)
+        if place > starts[-1] and (place + 1 - starts[-1]) * (longest_P + longest_T) > max_tokens:
+            starts.append(place)
+            longest_P, longest_T = prompt_P, completion_T
+    ends = [*starts[1:], len(chosen)]
+    return [chosen[start:end] for start, end in zip(starts, ends, strict=False)]
 
 
-def _widen(values: Tensor, columns: int) -> Tensor:
-    return torch.nn.functional.pad(values, (0, columns - values.shape[1]))
+# --- one forward ------------------------------------------------------------------------------------------------------
 
 
-def _to_rows(chunks: list[Tensor], order: Tensor, n_rows: int) -> Tensor:
-    stacked = torch.cat(chunks)
-    return stacked.new_zeros(n_rows, stacked.shape[1]).index_copy(0, order, stacked)
+@dataclass(frozen=True)
+class Scoring:
+    """Given to a model's forward as `scoring`, asks for log-probs of the last T tokens instead of logits.
+
+    Attributes:
+        mask_NT: 1 where a token is scored.
+        temperature: the logits are divided by it.
+        entropy: as in `linear_logprob`.
+        token_loss: as in `linear_policy_loss`; then the loss is made in the same sweep.
+    """
+
+    mask_NT: Tensor
+    temperature: float
+    entropy: Entropy
+    token_loss: TokenLoss | None = None
+
+
+Scored = tuple[Tensor | None, Tensor, Tensor | None]
+"""The loss, if one was asked for, log-probs (N, T), and entropies (N, T), 0 where the mask is."""
+
+
+def add_scoring_head(model: Any) -> None:
+    """Let `model(input_ids=..., attention_mask=..., scoring=Scoring(...))` return `Scored`; other calls are as before.
+
+    The call goes through the model's own forward, so that whatever wraps the model (DDP, autocast) sees it.
+
+    Raises:
+        UserError: the head is no plain linear layer (an adapter on it, for one).
+    """
+    head = model.get_output_embeddings()
+    if type(head) is not nn.Linear:
+        raise UserError(
+            f"the language-model head is a {type(head).__name__}, and log-probs are computed from a plain linear one: "
+            "take lm_head out of the adapter's target modules"
+        )
+    original = model.forward
+
+    @functools.wraps(type(model).forward)  # `generate` looks at the signature
+    def forward(self: Any, *args: Any, scoring: Scoring | None = None, **kwargs: Any) -> Any:
+        return original(*args, **kwargs) if scoring is None else _score(self, scoring, **kwargs)
+
+    model.forward = types.MethodType(forward, model)
+
+
+def _score(model: Any, scoring: Scoring, *, input_ids: Tensor, attention_mask: Tensor, **_: Any) -> Scored:
+    # An adapter's wrapper adds what a forward may be asked for; log-probs need none of it.
+    completion_T = scoring.mask_NT.shape[1]
+    states = model.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+    head = model.get_output_embeddings()
+    arguments = states[:, -completion_T - 1 : -1], head.weight, input_ids[:, -completion_T:]
+    options: dict[str, Any] = {"bias": head.bias, "mask": scoring.mask_NT, "temperature": scoring.temperature}
+    options |= {"entropy": scoring.entropy} | logit_options(model.config.get_text_config())
+    if scoring.token_loss is None:
+        logprob, entropy, _ = linear_logprob(*arguments, **options)
+        return None, logprob, entropy
+    loss, (logprob, entropy, _) = linear_policy_loss(*arguments, scoring.token_loss, **options)
+    return loss, logprob, entropy
+
+
+def logit_options(config: Any) -> dict[str, float | None]:
+    """Soft-cap and scale that a model's own forward applies to its logits, by the names in its configuration."""
+    scale = next(
+        (
+            value
+            for name in ("logit_scale", "output_multiplier", "lm_head_multiplier")
+            if (value := getattr(config, name, None)) is not None
+        ),
+        None,
+    )
+    scaling = getattr(config, "logits_scaling", None)
+    if scale is None and scaling is not None:  # HyperCLOVA X multiplies by what Granite and MiniCPM divide by
+        scale = scaling if config.model_type == "hyperclovax" else 1 / scaling
+    return {"logit_scale": 1.0 if scale is None else scale, "softcap": getattr(config, "final_logit_softcapping", None)}
+
+
+# --- many rows --------------------------------------------------------------------------------------------------------
+
+
+def score_rows(
+    rows: Rows, parts: Sequence[Tensor], score: Callable[[Rows], tuple[Tensor, Tensor | None]]
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probs and entropies, (N, T) each, 0 in rows of no part and behind a row's end.
+
+    Args:
+        parts: places of rows that are scored together, from `microbatches`.
+        score: log-probs and entropies, (n, t), of some rows.
+    """
+    n_rows, columns = rows.completion_ids.shape
+    scored = [score(rows.take(part)) for part in parts]
+
+    def whole(values: list[Tensor]) -> Tensor:
+        wide = torch.cat([nn.functional.pad(some, (0, columns - some.shape[1])) for some in values])
+        return wide.new_zeros(n_rows, columns).index_copy(0, torch.cat(list(parts)), wide)
+
+    entropies = [entropy for _, entropy in scored if entropy is not None]
+    return whole([logprob for logprob, _ in scored]), whole(entropies) if entropies else None

@@ -68,12 +68,12 @@ def run(config: DictConfig) -> None:
 
     from concise_rl.loading import load_model, load_prompts, load_tokenizer, lora
     from concise_rl.reporting.session import Session
-    from concise_rl.trainer import ConciseTrainer, GRPOConfig, training_dataset
+    from concise_rl.trainer import ConciseConfig, ConciseTrainer, training_dataset
 
     quiet_libraries()
     if config.model.threads:
         torch.set_num_threads(config.model.threads)
-    args = GRPOConfig(output_dir=str(folder), **configuration.trainer_fields(config))
+    args = ConciseConfig(output_dir=str(folder), **configuration.trainer_fields(config))
     ranks = PartialState()
     if ranks.is_main_process:
         prepare(folder, resume=config.resume, overwrite=config.overwrite)

@@ -1,8 +1,8 @@
 """`ConciseTrainer`: TRL's GRPO with its reward and credit taken over by a shaper and an advantage.
 
-The only file that knows TRL. What TRL does (prompts, sampling, loss, optimizer, sharding, logging) it goes on doing;
-between sampling and loss this class builds the `RolloutBatch`, shapes the reward, and writes the credit of this
-rank's rows. `minimal.py` is the same algorithm on one screen.
+With `lean.py` the only file that knows TRL. `LeanTrainer` samples and computes the loss, TRL does the rest (prompts,
+optimizer, sharding, logging); between sampling and loss this class builds the `RolloutBatch`, shapes the reward, and
+writes the credit of this rank's rows. `minimal.py` is the same algorithm on one screen.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,6 @@ import torch
 from accelerate.utils import gather
 from datasets import Dataset
 from torch import Tensor
-from trl import GRPOConfig, GRPOTrainer
-from trl.models import unwrap_model_for_generation
 
 from concise_rl import checkpoint
 from concise_rl.advantages import Advantage
@@ -28,6 +25,7 @@ from concise_rl.advantages.base import check_credit
 from concise_rl.batch import RolloutBatch
 from concise_rl.data import Prompt, render
 from concise_rl.errors import UserError
+from concise_rl.lean import ConciseConfig, LeanTrainer
 from concise_rl.rollout import (
     REPETITION_PART,
     LocalRollout,
@@ -38,8 +36,6 @@ from concise_rl.rollout import (
     single_token,
     step_metrics,
 )
-from concise_rl.sampling import sample_tokens, supports_plain_cache
-from concise_rl.scoring import CHUNK_ROWS, score_ragged
 from concise_rl.shapers import Compose, Shaper
 from concise_rl.verifiers import Verdict, Verifier, verify_many
 
@@ -62,7 +58,7 @@ def training_dataset(prompts: Sequence[Prompt], tokenizer: Any, system: str | No
     )
 
 
-class ConciseTrainer(GRPOTrainer):
+class ConciseTrainer(LeanTrainer):
     """GRPO whose reward is shaped and whose credit is assigned by plug-in components.
 
     Args:
@@ -71,7 +67,7 @@ class ConciseTrainer(GRPOTrainer):
         advantage: shaped reward to credit.
         verifier: completion and reference to `Verdict`; called once a completion.
         train_dataset: made by `training_dataset`.
-        args: any `trl.GRPOConfig`.
+        args: any `trl.GRPOConfig`, with the fields of `ConciseConfig`.
         sinks: told of every generation and every optimizer step, on the main process.
         think_end: the tag that ends the thinking phase; one token of the tokenizer, or phases do not exist.
         verify_deadline_seconds: after this a verification is killed and its row counted as not scorable.
@@ -89,7 +85,7 @@ class ConciseTrainer(GRPOTrainer):
         advantage: Advantage,
         verifier: Verifier,
         train_dataset: Dataset,
-        args: GRPOConfig,
+        args: ConciseConfig,
         processing_class: Any,
         sinks: Sequence[StepSink] = (),
         think_end: str = "</think>",
@@ -109,7 +105,6 @@ class ConciseTrainer(GRPOTrainer):
         self._staging_dir: str | None = None
         self._awaiting_signals = False
         self._signals: tuple[Tensor, Tensor] | None = None
-        self._idle_N: Tensor | None = None
         super().__init__(
             model=model,
             reward_funcs=[task_reward],
@@ -140,56 +135,6 @@ class ConciseTrainer(GRPOTrainer):
         self._metrics[self._mode]["generate_seconds"].append(time.perf_counter() - started)
         return generated
 
-    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, *args, **kwargs):
-        if not self._samples_itself(images, multimodal_fields):
-            return super()._generate_single_turn(prompt_ids, images, multimodal_fields, *args, **kwargs)
-        with self.generation_model() as model:
-            sampled = sample_tokens(
-                model,
-                prompt_ids,
-                max_new_tokens=self.max_completion_length,
-                temperature=self.temperature,
-                top_p=self.top_p,
-                top_k=self.top_k,
-                eos_token_ids=set(self.eos_token_ids),
-                pad_token_id=self._tokenizer.pad_token_id,
-            )
-        return sampled, None
-
-    def _samples_itself(self, images: Any, multimodal_fields: Any) -> bool:
-        """Our sampling loop serves text with temperature, top-p and top-k; anything else goes to TRL's back ends."""
-        special = (
-            self.use_vllm
-            or self.use_transformers_continuous_batching
-            or images is not None
-            or multimodal_fields
-            or self.min_p
-            or self.repetition_penalty not in (None, 1.0)
-            or self.args.generation_kwargs
-            or self.is_fsdp_enabled
-        )
-        return not special and supports_plain_cache(self.accelerator.unwrap_model(self.model))
-
-    @contextmanager
-    def generation_model(self) -> Iterator[Any]:
-        """The plain model in evaluation mode, its shards gathered where it is sharded, without gradients."""
-        training = self.model.training
-        with (
-            unwrap_model_for_generation(
-                self.model_wrapped,
-                self.accelerator,
-                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
-                generation_kwargs=self.generation_kwargs,
-                gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
-            ) as model,
-            torch.no_grad(),
-        ):
-            model.eval()
-            try:
-                yield model
-            finally:
-                model.train(training)
-
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         """Judge this rank's completions, once; TRL receives the gathered task rewards, (N, 1), NaN where unscorable."""
         skip = self.vocabulary.eos_ids | {self._tokenizer.pad_token_id}
@@ -204,61 +149,20 @@ class ConciseTrainer(GRPOTrainer):
     def _get_per_token_logps_and_entropies(
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **options
     ):
-        """TRL's scoring pass without its padding; while signals are awaited, its first call also yields them."""
+        """While signals are awaited, the first scoring pass yields them: of all that was sampled, with entropies."""
         awaited, self._awaiting_signals = self._awaiting_signals, False
-        if awaited:
+        if awaited:  # a loss mask may hide rows that were cut short
             lengths = torch.tensor([len(ids) for ids in self._completion_ids], device=input_ids.device)
             sampled = torch.arange(logits_to_keep, device=input_ids.device) < lengths[:, None]
             attention_mask = torch.cat([attention_mask[:, :-logits_to_keep], sampled.to(attention_mask.dtype)], dim=1)
-            compute_entropy = True
-        padded = super()._get_per_token_logps_and_entropies
-        if any(option is not None and option is not False for option in options.values()):  # images, MoE
-            scored = padded(model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **options)
-        else:
-            logprobs, entropies = score_ragged(
-                lambda ids, mask, columns: padded(model, ids, mask, columns, None, compute_entropy)[:2],
-                input_ids,
-                attention_mask,
-                logits_to_keep,
-                idle_N=self._idle_N if torch.is_grad_enabled() else None,
-                chunk_rows=min(CHUNK_ROWS, batch_size or CHUNK_ROWS),
-            )
-            scored = logprobs, entropies, None
+        scored = super()._get_per_token_logps_and_entropies(
+            model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy or awaited, **options
+        )
         if awaited:
-            self._signals = scored[0], scored[1]
+            self._signals = scored[:2]
         return scored
 
-    def _compute_loss(self, model, inputs):
-        """TRL's loss; rows that cannot move it are not scored, and every denominator still counts them."""
-        self._idle_N = self._idle_rows(inputs)
-        if self._idle_N is None:
-            return super()._compute_loss(model, inputs)
-        # An idle row scores 0 throughout; that must be its old log-prob too, or its ratio could overflow to inf * 0.
-        if "old_per_token_logps" in inputs:
-            inputs = inputs | {
-                "old_per_token_logps": inputs["old_per_token_logps"].masked_fill(self._idle_N[:, None], 0.0)
-            }
-        loss = super()._compute_loss(model, inputs)
-        mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
-        scored_mask = mask if bool(self._idle_N.all()) else mask[~self._idle_N]
-        counts = self.accelerator.reduce(torch.stack([mask.sum(), scored_mask.sum()]).float(), reduction="sum")
-        # TRL's mean counts the zeros of idle rows; ours is over the rows that were scored.
-        self._metrics[self._mode]["entropy"][-1] *= (counts[0] / counts[1].clamp(min=1.0)).item()
-        self._idle_N = None
-        return loss
-
-    def _idle_rows(self, inputs: dict[str, Any]) -> Tensor | None:
-        """The rows with zero credit, where no other term of the loss can touch them; None where one can."""
-        if (
-            not self.model.training
-            or self.beta != 0.0
-            or self._entropy_bonus_enabled
-            or self.top_entropy_quantile < 1.0
-            or self.off_policy_mask_threshold is not None
-        ):
-            return None
-        credit = inputs["advantages"]
-        return (credit == 0) if credit.ndim == 1 else (credit == 0).all(dim=1)
+    # -- one generation -----------------------------------------------------------------------------------------------
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         training = self._mode == "train"
@@ -293,10 +197,9 @@ class ConciseTrainer(GRPOTrainer):
         if self._signals is None:
             ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
             mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)
-            rows = self.args.per_device_train_batch_size
             with torch.no_grad():
                 self._get_per_token_logps_and_entropies(
-                    self.model, ids, mask, output["completion_ids"].shape[1], batch_size=rows
+                    self.model, ids, mask, output["completion_ids"].shape[1], compute_entropy=True
                 )
         assert self._signals is not None
         return self._signals
@@ -340,10 +243,6 @@ class ConciseTrainer(GRPOTrainer):
         return own.to(device=self.accelerator.device, dtype=torch.float32)
 
     # -- logs ---------------------------------------------------------------------------------------------------------
-
-    @property
-    def _mode(self) -> str:
-        return "train" if self.model.training else "eval"
 
     def _replace_trl_logs(self, metrics: dict[str, float], reward: Tensor, credit: Tensor) -> None:
         """TRL logged its own rewards and advantages of this batch; what trains are ours."""

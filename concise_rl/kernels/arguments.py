@@ -16,7 +16,7 @@ Entropy = Literal["none", "nograd", "grad"]
 
 
 @dataclass(frozen=True)
-class Rows:
+class FlatRows:
     """The rows that count, and the way back to the caller's shape.
 
     Attributes:
@@ -56,7 +56,7 @@ def flatten(
     vocab_start: int,
     group: Any,
     scale_hidden: bool,
-) -> Rows:
+) -> FlatRows:
     """See `linear_logprob` for the arguments.
 
     Args:
@@ -87,7 +87,7 @@ def flatten(
     post_N = None if softcap is None else _column(softcap / temperature_N, hidden_NH, always=True)
     if scale_hidden and pre_N is not None and bias is None:
         hidden_NH, pre_N = hidden_NH.to(pre_N.dtype) * pre_N[:, None], None
-    return Rows(Projection(hidden_NH, weight, bias, local_N, pre_N, post_N), kept_K, targets.shape)
+    return FlatRows(Projection(hidden_NH, weight, bias, local_N, pre_N, post_N), kept_K, targets.shape)
 
 
 def _check_shapes(

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from concise_rl.errors import UserError
 from concise_rl.kernels import backends, shards
-from concise_rl.kernels.arguments import Entropy, Rows, flatten
+from concise_rl.kernels.arguments import Entropy, FlatRows, flatten
 from concise_rl.kernels.logprob import LogProbs, linear_logprob
 from concise_rl.kernels.tiles import (
     Gradients,
@@ -56,7 +56,7 @@ def linear_policy_loss(
 
     Args:
         hidden, weight, targets, bias, temperature, mask, softcap, logit_scale, vocab_start, group, backend: as for
-            `linear_logprob`. Rows that do not count are not given to `token_loss`.
+            `linear_logprob`. FlatRows that do not count are not given to `token_loss`.
         token_loss: must be elementwise: the loss of a row may depend on that row's log-prob and entropy alone, and on
             whatever else the function knows of the row. It is called with one block of rows at a time, under autograd.
         entropy: "none" gives `token_loss` no entropy; "nograd" a constant one; "grad" lets the loss depend on it.
@@ -104,7 +104,7 @@ class _Call:
     entropy: Entropy
     group: Any
     token_loss: TokenLoss
-    rows: Rows
+    rows: FlatRows
 
 
 class _LinearPolicyLoss(torch.autograd.Function):
@@ -152,9 +152,11 @@ def _sweep(projection: Projection, call: _Call, found: Gradients) -> tuple[Tenso
     statistics = Statistics.empty(projection)
     total = statistics.max_N.new_zeros(())
     hidden_NH, flat_K, fold = operand(projection.hidden_NH), call.rows.flat_K, call.backend.fold()
-    for block in strips(projection, call.backend.strip_bytes):
-        rows = projection.rows(block)
-        strip = _Strip(rows, hidden_NH[block], call, fold)
+    blocks = strips(projection, call.backend.strip_bytes)
+    rows = max((block.stop - block.start for block in blocks), default=0)
+    memory = torch.empty(rows * len(projection.weight_VH), dtype=projection.dtype, device=hidden_NH.device)
+    for block in blocks:
+        strip = _Strip(projection.rows(block), hidden_NH[block], call, fold, memory)
         running = strip.project(statistics.rows(block))
         logprob_n, entropy_n = running.logprob_N.detach(), running.entropy_N.detach()
         loss, logprob_grad_n, entropy_grad_n = _differentiate(call, logprob_n, entropy_n, flat_K[block])
@@ -185,10 +187,9 @@ def _differentiate(
 class _Strip:
     """Some rows over the whole vocabulary: their logits as tiles that all stay, side by side."""
 
-    def __init__(self, rows: Projection, hidden_nH: Tensor, call: _Call, fold: Any) -> None:
+    def __init__(self, rows: Projection, hidden_nH: Tensor, call: _Call, fold: Any, memory: Tensor) -> None:
         self.rows, self.hidden_nH, self.call, self.fold = rows, hidden_nH, call, fold
         n, columns = len(hidden_nH), call.backend.shape.column_blocks(len(rows.weight_VH))
-        memory = torch.empty(n * len(rows.weight_VH), dtype=rows.dtype, device=hidden_nH.device)
         self.tiles = [(c, memory[n * c.start : n * c.stop].view(n, c.stop - c.start)) for c in columns]
 
     def project(self, running: Statistics) -> Statistics:

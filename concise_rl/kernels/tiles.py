@@ -10,7 +10,6 @@ Axes: N rows (tokens), H hidden size, V vocabulary (of this rank's shard), n and
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,6 +52,12 @@ class Projection:
     @property
     def dtype(self) -> torch.dtype:
         return tile_dtype(self.hidden_NH)
+
+    @property
+    def operand_dtype(self) -> torch.dtype:
+        """What the products read: half precision where tensor cores take it, else as the tile."""
+        both = torch.promote_types(self.hidden_NH.dtype, self.weight_VH.dtype)
+        return both if self.hidden_NH.is_cuda else self.dtype
 
 
 def tile_dtype(hidden: Tensor) -> torch.dtype:
@@ -104,15 +109,18 @@ class Statistics:
 class Upstream:
     """What the gradient of a row's logits is made of.
 
-    dL/dz_j = p_j * (constant - entropy_grad * log p_j) + logprob_grad * [j = target], which holds for any loss of
-    log-prob, entropy and log-sum-exp with
-    constant = dL/dlse - dL/dlogprob - dL/dentropy * entropy.
+    dL/dz_j = exp(s_j) (scale - entropy_scale s_j) + logprob_grad [j = target], with s_j = z_j - max. It is
+
+        p_j (dL/dlse - dL/dlogprob + dL/dentropy (sum_i p_i s_i - s_j)) + dL/dlogprob [j = target]
+
+    for any loss of log-prob, entropy and log-sum-exp. The maximum is taken off first, as forward: less the log-sum-exp,
+    which is rounded where logits are large, p would lose digits.
     """
 
-    lse_N: Tensor
-    constant_N: Tensor
+    max_N: Tensor
+    scale_N: Tensor
+    entropy_scale_N: Tensor | None
     logprob_grad_N: Tensor
-    entropy_grad_N: Tensor | None
 
     @classmethod
     def of(
@@ -122,17 +130,18 @@ class Upstream:
         entropy_grad_N: Tensor | None,
         lse_grad_N: Tensor | None,
     ) -> Upstream:
-        constant_N = torch.zeros_like(statistics.max_N) if lse_grad_N is None else lse_grad_N.to(statistics.max_N.dtype)
-        if logprob_grad_N is None:
-            logprob_grad_N = torch.zeros_like(constant_N)
-        constant_N = constant_N - logprob_grad_N
+        zeros_N = torch.zeros_like(statistics.max_N)
+        logprob_grad_N = zeros_N if logprob_grad_N is None else logprob_grad_N
+        total_N = (zeros_N if lse_grad_N is None else lse_grad_N) - logprob_grad_N
+        entropy_scale_N = None
         if entropy_grad_N is not None:
-            constant_N = constant_N - entropy_grad_N * statistics.entropy_N
-        return cls(statistics.lse_N, constant_N, logprob_grad_N, entropy_grad_N)
+            entropy_scale_N = entropy_grad_N / statistics.sum_exp_N
+            total_N = total_N + entropy_scale_N * statistics.sum_shifted_N
+        return cls(statistics.max_N, total_N / statistics.sum_exp_N, entropy_scale_N, logprob_grad_N)
 
     def rows(self, block: slice) -> Upstream:
-        entropy_grad_n = None if self.entropy_grad_N is None else self.entropy_grad_N[block]
-        return Upstream(self.lse_N[block], self.constant_N[block], self.logprob_grad_N[block], entropy_grad_n)
+        entropy_scale_n = None if self.entropy_scale_N is None else self.entropy_scale_N[block]
+        return Upstream(self.max_N[block], self.scale_N[block], entropy_scale_n, self.logprob_grad_N[block])
 
 
 class Fold(Protocol):
@@ -187,6 +196,7 @@ def operand(matrix: Tensor) -> Tensor:
 
 def multiply(a: Tensor, b: Tensor, *, out: Tensor) -> None:
     """out = a b, accumulated and stored in out's float32."""
+    a, b = _of_one_type(a, b)
     if a.dtype == out.dtype:
         torch.mm(a, b, out=out)
     else:
@@ -195,10 +205,16 @@ def multiply(a: Tensor, b: Tensor, *, out: Tensor) -> None:
 
 def multiply_add(total: Tensor, a: Tensor, b: Tensor) -> None:
     """total += a b, accumulated and stored in total's float32."""
+    a, b = _of_one_type(a, b)
     if a.dtype == total.dtype:
         total.addmm_(a, b)
     else:
         torch.addmm(total, a, b, out_dtype=total.dtype, out=total)
+
+
+def _of_one_type(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    dtype = torch.promote_types(a.dtype, b.dtype)  # they differ where a float32 head reads half-precision states
+    return a.to(dtype), b.to(dtype)
 
 
 def sweep_statistics(projection: Projection, fold: Fold, shape: TileShape, *, entropy: bool) -> Statistics:
@@ -278,10 +294,10 @@ class _ColumnGradient:
                 destination.copy_(total)
 
 
-def strips(projection: Projection, bytes_most: int) -> Iterator[slice]:
+def strips(projection: Projection, bytes_most: int) -> list[slice]:
     """Blocks of rows whose float32 logits over the whole vocabulary take at most so many bytes, one row or more."""
     itemsize = torch.finfo(projection.dtype).bits // 8
     rows = max(1, bytes_most // (itemsize * len(projection.weight_VH)))
     count = len(projection.target_N)
     even = -(-count // -(-count // rows)) if count else 1  # blocks of like size, none left with a single row
-    return iter([slice(start, min(start + even, count)) for start in range(0, count, even)])
+    return [slice(start, min(start + even, count)) for start in range(0, count, even)]

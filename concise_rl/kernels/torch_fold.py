@@ -43,22 +43,22 @@ class TorchFold:
         if rows.post_N is not None:  # d tanh: post * (1 - (z / post)^2)
             slope_nv = torch.div(tile_nv, rows.post_N[:, None], out=self._like(tile_nv, "shifted"))
             slope_nv.square_().neg_().add_(1).mul_(rows.post_N[:, None])
-        tile_nv.sub_(upstream.lse_N[:, None])
-        if upstream.entropy_grad_N is None:
-            dz_nv = tile_nv.exp_().mul_(upstream.constant_N[:, None])
+        tile_nv.sub_(upstream.max_N[:, None])
+        if upstream.entropy_scale_N is None:
+            dz_nv = tile_nv.exp_().mul_(upstream.scale_N[:, None])
         else:
-            p_nv = torch.exp(tile_nv, out=self._like(tile_nv, "exp"))
+            exp_nv = torch.exp(tile_nv, out=self._like(tile_nv, "exp"))
             factor_nv = torch.addcmul(
-                upstream.constant_N[:, None], tile_nv, upstream.entropy_grad_N[:, None], value=-1, out=tile_nv
+                upstream.scale_N[:, None], tile_nv, upstream.entropy_scale_N[:, None], value=-1, out=tile_nv
             )
-            dz_nv = factor_nv.mul_(p_nv)
+            dz_nv = factor_nv.mul_(exp_nv)
         local_n, inside_n = _local_targets(rows.target_N, first_column, tile_nv.shape[1])
         dz_nv.scatter_add_(1, local_n[:, None], (upstream.logprob_grad_N * inside_n)[:, None])
         if slope_nv is not None:
             dz_nv.mul_(slope_nv)
         if rows.pre_N is not None:
             dz_nv.mul_(rows.pre_N[:, None])
-        return dz_nv.to(rows.hidden_NH.dtype) if dz_nv.is_cuda else dz_nv
+        return dz_nv.to(rows.operand_dtype)
 
     def _like(self, tile_nv: Tensor, use: str) -> Tensor:
         """Memory for one more tile of this shape."""

@@ -11,7 +11,7 @@ import torch
 from concise_rl.config import compose, shapers_and_advantage, trainer_fields, verifier_of
 from concise_rl.data import ChainSum
 from concise_rl.loading import load_model, load_tokenizer
-from concise_rl.trainer import ConciseTrainer, GRPOConfig, training_dataset
+from concise_rl.trainer import ConciseConfig, ConciseTrainer, training_dataset
 
 SMALL = (
     "trainer.per_device_train_batch_size=16",
@@ -57,7 +57,7 @@ def make_trainer(tmp_path: Path) -> Any:
             advantage=advantage,
             verifier=verifier_of(composed),
             train_dataset=training_dataset(ChainSum().load("train"), tokenizer, None),
-            args=GRPOConfig(output_dir=str(tmp_path / "run"), **trainer_fields(composed)),
+            args=ConciseConfig(output_dir=str(tmp_path / "run"), **trainer_fields(composed)),
             processing_class=tokenizer,
             sinks=[recorder],
             **kwargs,

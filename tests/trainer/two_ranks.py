@@ -19,7 +19,7 @@ from concise_rl.data import ChainSum
 from concise_rl.data.chain_sum import answer, running_sum
 from concise_rl.loading import load_model, load_tokenizer
 from concise_rl.reporting.run_log import step_to_json
-from concise_rl.trainer import ConciseTrainer, GRPOConfig, training_dataset
+from concise_rl.trainer import ConciseConfig, ConciseTrainer, training_dataset
 
 
 class RowSampler(ConciseTrainer):
@@ -72,7 +72,7 @@ def main() -> None:
         advantage=advantage,
         verifier=verifier_of(composed),
         train_dataset=training_dataset(ChainSum().load("train"), tokenizer, None),
-        args=GRPOConfig(output_dir=out, **trainer_fields(composed)),
+        args=ConciseConfig(output_dir=out, **trainer_fields(composed)),
         processing_class=tokenizer,
         sinks=[sink],
     )
