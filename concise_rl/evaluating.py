@@ -55,7 +55,7 @@ def run(config: DictConfig) -> None:
 
     from concise_rl.loading import load_test
     from concise_rl.reporting.evaluations import detail_tables
-    from concise_rl.reporting.summary import summary_table
+    from concise_rl.reporting.summary import MEASURES, summary_table
 
     quiet_libraries()
     if config.model.threads:
@@ -71,7 +71,7 @@ def run(config: DictConfig) -> None:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command goes on from here\n")
         sys.exit(130)
-    console.print(summary_table(summaries))
+    console.print(summary_table(summaries, keys=MEASURES))
     for name, summary in summaries.items():
         for table in detail_tables(name, summary):
             console.print(table)

@@ -260,9 +260,10 @@ def _several_samples(rows: Sequence[EvaluationRow], problems: Problems) -> dict[
     correct = [[row.correct for row in own] for own in by_problem.values()]
     answers = [["" if row.correct else answer_key(row.completion) for row in own] for own in by_problem.values()]
     for k in sample_counts(samples):
-        passed = np.array([pass_at_k(len(own), sum(own), k) for own in correct])
-        voted = np.array([majority_at_k(said, own, k) for said, own in zip(answers, correct, strict=True)])
-        statistics |= {f"pass_at_{k}": (passed, one_P), f"majority_at_{k}": (voted, one_P)}
+        statistics[f"pass_at_{k}"] = (np.array([pass_at_k(len(own), sum(own), k) for own in correct]), one_P)
+        if k > 2:  # of two votes the majority is the accuracy
+            voted = [majority_at_k(said, own, k) for said, own in zip(answers, correct, strict=True)]
+            statistics[f"majority_at_{k}"] = (np.array(voted), one_P)
     return statistics
 
 

@@ -8,7 +8,7 @@ known `mean_tokens_correct`, `mean_tokens_wrong`, `truncated_frac`, `oracle_rati
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,29 @@ ROWS = (
     "problems",
 )
 """What the table shows, in this order; a row that no summary has is left out."""
+
+MEASURES = (
+    "accuracy",
+    "pass_at_k",
+    "majority_at_k",
+    "mean_tokens",
+    "median_tokens",
+    "p90_tokens",
+    "mean_think_tokens",
+    "mean_answer_tokens",
+    "mean_tokens_correct",
+    "mean_tokens_wrong",
+    "tokens_cv",
+    "oracle_ratio",
+    "truncated_frac",
+    "unscorable_frac",
+    "repetition_frac",
+    "hedges_per_100",
+    "thinking_markers_per_100",
+    "samples",
+    "problems",
+)
+"""All that an evaluation by itself has to say; `..._k` stands for every k that a summary has."""
 
 TERMINAL_CHARACTERS = 600
 """A completion in the terminal is cut to about this; the report shows it whole."""
@@ -88,16 +111,19 @@ def headline(difference: Summary) -> str:
     )
 
 
-def summary_rows(columns: Mapping[str, Summary], difference: Summary | None = None) -> list[list[str]]:
+def summary_rows(
+    columns: Mapping[str, Summary], difference: Summary | None = None, keys: Sequence[str] = ROWS
+) -> list[list[str]]:
     """The table as text: a header, then a row a metric. With a difference the last column is the change.
 
     Args:
         columns: heading to summary, such as `{"before": ..., "after": ...}`; a single one is a plain evaluation.
         difference: of the last column to the first.
+        keys: the metrics, such as `ROWS` or `MEASURES`.
     """
     first, *_, last = [*columns.values()] * 2
     rows = [["", *columns, *(["change"] if difference else [])]]
-    for key in ROWS:
+    for key in _expanded(keys, columns.values()):
         if any(summary.get(key) is not None for summary in columns.values()):
             cells = [_cell(key, summary) for summary in columns.values()]
             change = [_change(key, first, last, difference)] if difference else []
@@ -118,9 +144,11 @@ def difficulty_rows(columns: Mapping[str, Summary]) -> list[list[str]]:
     return rows
 
 
-def summary_table(columns: Mapping[str, Summary], difference: Summary | None = None) -> Table:
+def summary_table(
+    columns: Mapping[str, Summary], difference: Summary | None = None, keys: Sequence[str] = ROWS
+) -> Table:
     """`summary_rows` for the terminal."""
-    header, *body = summary_rows(columns, difference)
+    header, *body = summary_rows(columns, difference, keys)
     table = Table(caption="[...] is the 95 % confidence interval", caption_justify="left", header_style="bold")
     for name in header:
         table.add_column(name, justify="right" if name else "left", overflow="fold")
@@ -129,9 +157,11 @@ def summary_table(columns: Mapping[str, Summary], difference: Summary | None = N
     return table
 
 
-def summary_markdown(columns: Mapping[str, Summary], difference: Summary | None = None) -> str:
+def summary_markdown(
+    columns: Mapping[str, Summary], difference: Summary | None = None, keys: Sequence[str] = ROWS
+) -> str:
     """`summary_rows` as a Markdown table."""
-    return markdown_table(summary_rows(columns, difference))
+    return markdown_table(summary_rows(columns, difference, keys))
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
@@ -193,6 +223,17 @@ def shorten(text: str, limit: int = TERMINAL_CHARACTERS) -> str:
     if left_out <= 0:
         return text
     return f"{text[: limit // 2]} [... {left_out} characters ...] {text[-(limit - limit // 2) :]}"
+
+
+def _expanded(keys: Sequence[str], summaries: Iterable[Summary]) -> list[str]:
+    """The keys, `pass_at_k` replaced by those of its family that a summary has, k rising."""
+    known = {key for summary in summaries for key in summary}
+    expanded: list[str] = []
+    for key in keys:
+        stem = key.removesuffix("_k")
+        ks = sorted(int(k) for own, _, k in (name.rpartition("_") for name in known) if own == stem and k.isdecimal())
+        expanded += [f"{stem}_{k}" for k in ks] if stem != key else [key]
+    return expanded
 
 
 def _cell(key: str, summary: Summary) -> str:

@@ -46,3 +46,22 @@ def test_every_metric_of_a_step_is_explained() -> None:
 )
 def test_numbers_for_people(key: str, value: float, text: str) -> None:
     assert describe(key).text(value) == text
+
+
+def test_every_metric_of_an_evaluation_is_explained() -> None:
+    from concise_rl.evaluation import EvaluationRow, summarize
+    from concise_rl.reporting.summary import MEASURES, summary_rows
+    from concise_rl.verifiers import Verdict
+
+    columns = {"difficulty": 1, "oracle_tokens": 4}
+    rows = [
+        EvaluationRow("p", k, "q", "a", "wait", 9, 3, False, Verdict.of(k % 2 == 0), columns, k, repetition=0.5)
+        for k in range(4)
+    ]
+    summary = summarize(rows)
+    numbers = {key for key in summary if not key.endswith("_interval")} - {"by_difficulty"}
+    assert all(describe(key).source == "evaluation" or key in METRICS for key in numbers), numbers
+    table = summary_rows({"m": summary}, keys=MEASURES)
+    assert ["pass@2", "100.0 % [100.0, 100.0]"] in table
+    assert ["majority@4", "50.0 % [50.0, 50.0]"] in table
+    assert all(cell != "–" for line in table for cell in line)
