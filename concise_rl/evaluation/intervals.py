@@ -34,7 +34,7 @@ class Problems:
     @classmethod
     def of(cls, rows: Sequence[EvaluationRow], ids: Sequence[str] = ()) -> Problems:
         """Of the rows; `ids` fixes the order of the problems that it names."""
-        place = {prompt_id: p for p, prompt_id in enumerate(ids)}
+        place = {prompt_id: p for p, prompt_id in enumerate(dict.fromkeys(ids))}
         problem_R = np.array([place.setdefault(row.prompt_id, len(place)) for row in rows], dtype=np.int64)
         return cls(list(place), problem_R)
 
