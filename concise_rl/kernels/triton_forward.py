@@ -52,8 +52,8 @@ POINTERS = Block(128, 128, 64, 8, 3)
 DESCRIPTORS = {9: Block(256, 128, 64, 8, 4), 10: Block(128, 128, 64, 8, 4)}
 """By major compute capability, where operands come through TMA."""
 
-DESCRIPTOR_BYTES = 16
-"""What TMA asks the first element and each row to be aligned to."""
+ALIGNMENT = 16
+"""Elements that divide rows, and bytes that divide addresses: loads are 16 bytes wide, through TMA or not."""
 
 
 @triton.jit
@@ -137,16 +137,23 @@ def forward_kernel(
 
 
 def supports(projection: Projection) -> bool:
-    """Half precision that tensor cores read; wider types are as well off with cuBLAS and the sweep."""
+    """Half precision that tensor cores read, in aligned rows; all else is as well off with cuBLAS and the sweep."""
     hidden_NH, weight_VH = projection.hidden_NH, projection.weight_VH
     return (
         runs_on(hidden_NH.device)
         and hidden_NH.dtype == weight_VH.dtype
         and hidden_NH.dtype in (torch.float16, torch.bfloat16)
         and hidden_NH.numel() > 0
-        and hidden_NH.stride(1) == weight_VH.stride(1) == 1
+        and _is_aligned(hidden_NH)
+        and _is_aligned(weight_VH)
         and (INTERPRETED or torch.cuda.get_device_capability(hidden_NH.device) >= (8, 0))
     )
+
+
+def _is_aligned(matrix: Tensor) -> bool:
+    row_stride, column_stride = matrix.stride()
+    sizes = (row_stride, matrix.shape[1], matrix.data_ptr())
+    return column_stride == 1 and all(size % ALIGNMENT == 0 for size in sizes)
 
 
 def statistics(projection: Projection, *, entropy: bool) -> Statistics:
@@ -159,7 +166,7 @@ def statistics(projection: Projection, *, entropy: bool) -> Statistics:
     """
     hidden_NH, weight_VH = projection.hidden_NH, projection.weight_VH
     (rows, depth), columns = hidden_NH.shape, len(weight_VH)
-    block, described, processors = _hardware(projection)
+    block, described, processors = _hardware(hidden_NH.device)
     row_blocks, column_blocks = triton.cdiv(rows, block.ROWS), triton.cdiv(columns, block.COLUMNS)
     blocks_per_stretch = stretch_length(row_blocks, column_blocks, processors)
     stretches = triton.cdiv(column_blocks, blocks_per_stretch)
@@ -214,17 +221,10 @@ def stretch_length(row_blocks: int, column_blocks: int, processors: int) -> int:
     return triton.cdiv(column_blocks, min(stretches, column_blocks))
 
 
-def _hardware(projection: Projection) -> tuple[Block, bool, int]:
+def _hardware(device: torch.device) -> tuple[Block, bool, int]:
     """The block, whether operands come through descriptors, and how many programs run at a time."""
     if INTERPRETED:
-        return POINTERS, all(map(_describable, (projection.hidden_NH, projection.weight_VH))), 1
-    properties = torch.cuda.get_device_properties(projection.hidden_NH.device)
-    if properties.major in DESCRIPTORS and all(map(_describable, (projection.hidden_NH, projection.weight_VH))):
-        return DESCRIPTORS[properties.major], True, properties.multi_processor_count
-    return POINTERS, False, properties.multi_processor_count
-
-
-def _describable(matrix: Tensor) -> bool:
-    return (
-        matrix.stride(0) * matrix.element_size() % DESCRIPTOR_BYTES == 0 and matrix.data_ptr() % DESCRIPTOR_BYTES == 0
-    )
+        return POINTERS, True, 1
+    properties = torch.cuda.get_device_properties(device)
+    described = properties.major in DESCRIPTORS
+    return DESCRIPTORS.get(properties.major, POINTERS), described, properties.multi_processor_count
