@@ -75,8 +75,8 @@ class EvaluationRow:
 
     def to_json(self) -> dict[str, Any]:
         """All fields but the optional ones that hold their default."""
-        line = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        line |= {"verdict": dataclasses.asdict(self.verdict), "columns": dict(self.columns)}
+        verdict = {**vars(self.verdict), "parts": dict(self.verdict.parts)}
+        line = {**vars(self), "verdict": verdict, "columns": dict(self.columns)}
         return {name: value for name, value in line.items() if name not in _OPTIONAL or value != _OPTIONAL[name]}
 
     @classmethod

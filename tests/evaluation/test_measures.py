@@ -162,6 +162,10 @@ def test_curve_of_budgets():
     assert found["arise"] == pytest.approx((1 * 100 / 200 - 1 * 180 / 90) / 2)
     low, high = found["arise_interval"]
     assert (low, high) == (-2, 0.5), "two problems: a resample may hold either alone"
+    twice = {
+        budget: [*rows, *(row(r.prompt_id, r.length, r.correct, sample=1) for r in rows)] for budget, rows in at.items()
+    }
+    assert BudgetCurve("truncated", tuple(at), tuple(map(Evaluation, twice.values()))).summary() == found
     short = BudgetCurve("truncated", (100, 200), (Evaluation(at[100]), Evaluation(at[200][:1])))
     with pytest.raises(UserError, match="same problems at each budget"):
         short.summary()
