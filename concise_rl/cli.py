@@ -1,4 +1,4 @@
-"""`concise-rl`: train, eval, replay, methods, warmup. Light at the top, so that `--help` answers at once."""
+"""`concise-rl` and its commands. Light at the top, so that `--help` answers at once."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ commands
   eval      how well a checkpoint answers, and at how many tokens       concise-rl eval model.path=runs/demo/model
   replay    what other methods make of a run's stored rollouts          concise-rl replay runs/demo hapo kimi
   methods   the methods that are built in                               concise-rl methods
+  compare   runs and evaluations in one page, Markdown, CSV and figures concise-rl compare runs/grpo runs/hapo
+  fit       a run's curve: ceiling, speed, and what its half foretold   concise-rl fit runs/demo
   warmup    make the embedded reasoner from scratch                     concise-rl warmup --out my_tiny
 
 train and eval take Hydra overrides:
@@ -128,6 +130,43 @@ def methods(arguments: Sequence[str]) -> None:
     print(methods_markdown(entries, results), end="")
 
 
+def compare(arguments: Sequence[str]) -> None:
+    """Runs and evaluations against each other: one page that needs no network, with Markdown, CSV and SVG beside it."""
+    parser = argparse.ArgumentParser(prog="concise-rl compare", description=compare.__doc__)
+    parser.add_argument("paths", nargs="+", metavar="RUN_OR_EVAL", help="run folder, evaluation folder, or its .jsonl")
+    parser.add_argument("--out", default="compare.html", help="the page (default compare.html)")
+    parser.add_argument(
+        "--baseline", metavar="NAME", help="what differences are to (default: before training, or first)"
+    )
+    options = parser.parse_args(arguments)
+
+    from concise_rl.reporting.compare import compare as compare_paths
+
+    written = compare_paths(options.paths, options.out, options.baseline)
+    for name, benchmark, sentence in written.sentences:
+        print(f"{name} on {benchmark}: {sentence}")
+    print(
+        f"against {written.baseline}; page: {written.page}   table: {written.table}   Markdown: {written.markdown}   "
+        f"figures: {written.figures[0].parent}"
+    )
+
+
+def fit(arguments: Sequence[str]) -> None:
+    """Fit ScaleRL's sigmoid to each run, foretell its end from its first half, and a power law to several."""
+    parser = argparse.ArgumentParser(prog="concise-rl fit", description=fit.__doc__)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder with metrics.jsonl")
+    parser.add_argument("--metric", default="accuracy", help="key of metrics.jsonl (default accuracy)")
+    parser.add_argument("--against", default="step", help="step (default), num_tokens or seconds")
+    parser.add_argument("--out", default="fit", help="folder for fit.json and the figures (default fit)")
+    options = parser.parse_args(arguments)
+
+    from concise_rl.reporting.fit_report import fit_runs, show_fits, write_fits
+
+    fits = fit_runs(options.runs, options.metric, options.against)
+    show_fits(fits, options.metric, options.against)
+    print("written:", *write_fits(fits, options.out, options.metric, options.against))
+
+
 def warmup(arguments: Sequence[str]) -> None:
     """Make the embedded reasoner from scratch: supervised traces that overthink; five to ten minutes on one core."""
     parser = argparse.ArgumentParser(prog="concise-rl warmup", description=warmup.__doc__)
@@ -152,6 +191,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "eval": evaluate,
     "replay": replay,
     "methods": methods,
+    "compare": compare,
+    "fit": fit,
     "warmup": warmup,
 }
 

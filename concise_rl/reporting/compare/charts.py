@@ -25,7 +25,7 @@ NEUTRAL = "#8A8A8A"
 _SYMBOLS = (("circle", "o"), ("diamond", "D"), ("square", "s"), ("triangle-up", "^"))
 _DASHES = (("solid", "-"), ("dash", "--"), ("dot", ":"), ("dashdot", "-."))
 
-Kind = Literal["points", "line", "step", "dashed"]
+Kind = Literal["points", "dots", "line", "step"]
 Intervals = Sequence[tuple[float, float]]
 
 
@@ -37,7 +37,7 @@ class Series:
         name: for the legend and under the pointer.
         x, y: as shown, percent already times 100; nan leaves a gap.
         style: place in the palette, None for neutral.
-        kind: `step` holds each y until the next x; `dashed` is a line that was not measured.
+        kind: `dots` are many small points; `step` holds each y until the next x.
         x_intervals, y_intervals: ends of the bars of points, or of the band about a line (y alone), one a point.
         run: number of the run it belongs to, which the page can hide; None belongs to all.
     """
@@ -168,7 +168,7 @@ def _plotly_axis(label: str, log: bool) -> dict[str, Any]:
 
 
 def _plotly_series(series: Series, chart: Chart) -> list[dict[str, Any]]:
-    points = series.kind == "points"
+    points = series.kind in ("points", "dots")
     trace: dict[str, Any] = {
         "type": "scatter",
         "name": _label(series.name),
@@ -179,7 +179,8 @@ def _plotly_series(series: Series, chart: Chart) -> list[dict[str, Any]]:
         "hovertemplate": f"<b>{_label(series.name)}</b><br>%{{x:.4~g}}<br>%{{y:.4~g}}<extra></extra>",
     }
     if points:
-        trace["marker"] = {"color": colour(series.style), "symbol": _SYMBOLS[variant(series.style)][0], "size": 9}
+        size = 9 if series.kind == "points" else 3
+        trace["marker"] = {"color": colour(series.style), "symbol": _SYMBOLS[variant(series.style)][0], "size": size}
         if chart.named_points:
             trace |= {"text": [_label(series.name)] * len(series.x), "textposition": "top right"}
         for axis, centres, intervals in (("x", series.x, series.x_intervals), ("y", series.y, series.y_intervals)):
@@ -190,8 +191,7 @@ def _plotly_series(series: Series, chart: Chart) -> list[dict[str, Any]]:
                     "color": colour(series.style), "thickness": 1, "width": 3,
                 }  # fmt: skip
         return [trace]
-    dash = "dash" if series.kind == "dashed" else _DASHES[variant(series.style)][0]
-    trace["line"] = {"color": colour(series.style), "dash": dash, "width": 2}
+    trace["line"] = {"color": colour(series.style), "dash": _DASHES[variant(series.style)][0], "width": 2}
     if series.kind == "step":
         trace["line"]["shape"] = "hv"
     return [*_plotly_band(series), trace]
@@ -223,6 +223,9 @@ def _plotly_boxes(boxes: Boxes) -> dict[str, Any]:
 def _draw_series(axes: Axes, series: Series, chart: Chart) -> None:
     look, ink = variant(series.style), colour(series.style)
     name, group = _plain(series.name), _plain(series.group or series.name)
+    if series.kind == "dots":
+        axes.scatter(series.x, series.y, s=5, color=ink, alpha=0.5, linewidths=0)
+        return
     if series.kind == "points":
         axes.errorbar(
             series.x,
@@ -238,9 +241,8 @@ def _draw_series(axes: Axes, series: Series, chart: Chart) -> None:
         for x, y in zip(series.x, series.y, strict=True) if chart.named_points else ():
             axes.annotate(name, (x, y), textcoords="offset points", xytext=(5, 5), fontsize=7)
         return
-    style = "--" if series.kind == "dashed" else _DASHES[look][1]
     drawn = "steps-post" if series.kind == "step" else "default"
-    axes.plot(series.x, series.y, color=ink, linestyle=style, drawstyle=drawn, linewidth=1.5, label=group)
+    axes.plot(series.x, series.y, color=ink, linestyle=_DASHES[look][1], drawstyle=drawn, linewidth=1.5, label=group)
     if series.y_intervals:
         low, high = zip(*series.y_intervals, strict=True)
         axes.fill_between(series.x, low, high, color=ink, alpha=0.15, linewidth=0)

@@ -51,7 +51,7 @@ def load_entries(paths: Sequence[str | Path]) -> list[Entry]:
     found = [Path(path) for path in paths]
     befores: list[Entry] = []
     entries: list[Entry] = []
-    for path, name in zip(found, _names(found), strict=True):
+    for path, name in zip(found, shortest_names(found), strict=True):
         if path.is_file():
             entries.append(Entry(name, name, {UNNAMED: _evaluation(path)}))
         elif (path / METRICS_FILE).exists():
@@ -72,7 +72,7 @@ def load_entries(paths: Sequence[str | Path]) -> list[Entry]:
     return entries
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
+def shortest_names(paths: Sequence[Path]) -> list[str]:
     """The shortest ends of the paths that tell them apart; a file named by default goes by its folder."""
     resolved = [path.resolve() for path in paths]
     if len(set(resolved)) < len(resolved):
