@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from concise_rl.evaluation import store as storage
 from concise_rl.evaluation.backends import Backend, Request, Sampling, TransformersBackend
 from concise_rl.evaluation.judge import Job, Judge, Progress
 from concise_rl.evaluation.metrics import notices, paired_difference, summarize
-from concise_rl.evaluation.modes import Mode, complete
+from concise_rl.evaluation.modes import AS_TRAINED, Mode, complete
 from concise_rl.evaluation.row import EvaluationRow
 from concise_rl.verifiers import Verifier
 
@@ -32,7 +32,7 @@ class Evaluation:
     """
 
     rows: Sequence[EvaluationRow]
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
         """See `concise_rl.evaluation.metrics.summarize`."""
@@ -78,7 +78,7 @@ def evaluate(
     temperature: float,
     top_p: float = 1.0,
     seed: int,
-    mode: Mode | None = None,
+    mode: Mode = AS_TRAINED,
     store: str | Path | None = None,
     keep_token_ids: bool = False,
     think_end: str = "</think>",
@@ -98,9 +98,7 @@ def evaluate(
         verifier: judges a completion's text against the prompt's reference.
         system: the system prompt.
         samples: completions a problem, one or more.
-        max_new_tokens: most sampled tokens of a completion.
-        temperature, top_p: see `Sampling`.
-        mode: what happens to the thinking; as trained when None.
+        max_new_tokens, temperature, top_p, mode: see `Sampling` and `Mode`.
         store: JSONL file in which each completion is stored as soon as it is judged. An evaluation with the same
             settings goes on where the file ends; other settings are refused.
         keep_token_ids: keep the sampled ids in the rows, for `budget_sweep`.
@@ -110,31 +108,19 @@ def evaluate(
         on_progress: see `Progress`; those that the store held count as judged.
 
     Raises:
-        UserError: a setting outside its range, a tokenizer without EOS, a store of another evaluation, or a server that
-            fails for good. What was stored stays.
+        UserError: a setting out of range, a tokenizer without EOS, a store of other settings, or a server that fails.
     """
     if samples < 1:
         raise UserError(f"samples={samples}: each prompt needs one completion or more")
-    mode = mode or Mode.as_trained()
     backend = as_backend(model, tokenizer, batch_rows)
     sampling = Sampling(max_new_tokens, temperature, top_p, think_end)
-    jobs = plan(prompts, tokenizer, system, samples, seed)
-    settings = backend.identity() | {
-        "verifier": described(verifier),
-        "system": system,
-        "samples": samples,
-        "seed": seed,
-        "mode": dataclasses.asdict(mode),
-        "keep_token_ids": keep_token_ids,
-        **dataclasses.asdict(sampling),
-    }
+    asked = {"system": system, "samples": samples, "seed": seed, "keep_token_ids": keep_token_ids}
     judge = Judge(
-        jobs,
+        plan(prompts, tokenizer, system, samples, seed),
         verifier,
-        json_values(settings),
+        settings_of(backend, verifier, mode, sampling) | asked,
         store=store,
         deadline_seconds=verify_deadline_seconds,
-        keep_token_ids=keep_token_ids,
         on_progress=on_progress,
     )
     with judge.missing() as missing:
@@ -147,14 +133,14 @@ def as_backend(model: Any, tokenizer: Any, batch_rows: int = 128) -> Backend:
     return model if isinstance(model, Backend) else TransformersBackend(model, tokenizer, batch_rows)
 
 
-def described(component: Any) -> dict[str, Any]:
-    """A component's class and fields."""
-    fields = dataclasses.asdict(component) if dataclasses.is_dataclass(component) else {}  # type: ignore[arg-type]
-    return {"class": type(component).__qualname__} | fields
-
-
-def json_values(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """As they come back from disk."""
+def settings_of(backend: Backend, verifier: Verifier, mode: Mode, sampling: Sampling) -> dict[str, Any]:
+    """What completions and verdicts depend on, as JSON values."""
+    fields: dict[str, Any] = dataclasses.asdict(verifier) if dataclasses.is_dataclass(verifier) else {}
+    settings = backend.identity() | {
+        "verifier": {"class": type(verifier).__qualname__} | fields,
+        "mode": dataclasses.asdict(mode),
+        **dataclasses.asdict(sampling),
+    }
     return json.loads(json.dumps(settings, default=str))
 
 

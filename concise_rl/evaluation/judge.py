@@ -49,9 +49,8 @@ class Judge:
     Args:
         jobs: all that the evaluation asks for, in the order of its rows.
         verifier: see `concise_rl.verifiers.verify_many`, also for `deadline_seconds`.
-        settings: see `Store`.
+        settings: see `Store`; with a true `keep_token_ids` the rows keep the sampled ids.
         store: JSONL file that outlives an interruption; nothing is stored when None.
-        keep_token_ids: keep the sampled ids in the rows.
         on_progress: see `Progress`.
 
     Raises:
@@ -62,15 +61,14 @@ class Judge:
         self,
         jobs: Sequence[Job],
         verifier: Verifier,
-        settings: Mapping[str, Any],
+        settings: dict[str, Any],
         *,
         store: str | Path | None = None,
         deadline_seconds: float,
-        keep_token_ids: bool = False,
         on_progress: Progress | None = None,
     ) -> None:
         self.jobs, self.verifier, self.settings = jobs, verifier, settings
-        self.deadline_seconds, self.keep_token_ids = deadline_seconds, keep_token_ids
+        self.deadline_seconds = deadline_seconds
         self._on_progress = on_progress or (lambda done, total: None)
         self._store = None if store is None else Store(store, settings)
         self._rows: dict[tuple[str, int], EvaluationRow] = {} if self._store is None else dict(self._store.rows)
@@ -132,7 +130,7 @@ class Judge:
             seed=job.request.seed,
             forced=outcome.forced,
             repetition=repetition(completion.tokens),
-            token_ids=completion.token_ids if self.keep_token_ids else None,
+            token_ids=completion.token_ids if self.settings.get("keep_token_ids") else None,
         )
 
     def _check_stored(self) -> None:

@@ -60,6 +60,9 @@ class Mode:
         return cls("truncated", budget)
 
 
+AS_TRAINED = Mode()
+
+
 @dataclass(frozen=True)
 class Outcome:
     """One whole completion under a mode.

@@ -69,6 +69,25 @@ def budget_sweep(
     Raises:
         UserError: no budget, a budget below 1, or an evaluation in another mode or without token ids.
     """
+    sampling = _check(evaluation, backend, budgets, mode)
+    rows, ordered, points = evaluation.rows, tuple(sorted(set(budgets))), []
+    for number, budget in enumerate(ordered):
+        at_budget = Mode(mode, budget, answer_start=answer_start)
+        judge = Judge(
+            [job_of(row) for row in rows],
+            verifier,
+            evaluation.settings | {"mode": dataclasses.asdict(at_budget), "keep_token_ids": False, "swept": True},
+            store=None if folder is None else Path(folder) / f"{mode}-{budget}.jsonl",
+            deadline_seconds=verify_deadline_seconds,
+            on_progress=_overall(on_progress, number, len(ordered)),
+        )
+        _at_budget(rows, backend, sampling, at_budget, judge)
+        points.append(Evaluation(judge.rows(), judge.settings))
+    return BudgetCurve(mode, ordered, tuple(points))
+
+
+def _check(evaluation: Evaluation, backend: Backend, budgets: Sequence[int], mode: str) -> Sampling:
+    """How the evaluation was sampled, when it can be swept with this back end."""
     if not budgets or min(budgets) < 1:
         raise UserError(f"budgets={list(budgets)}: give one or more numbers of tokens, each 1 or more")
     settings = evaluation.settings
@@ -78,29 +97,19 @@ def budget_sweep(
         raise UserError(
             "a budget sweep needs the sampled ids: evaluate with keep_token_ids=True, on a model of one's own"
         )
-    names = [field.name for field in dataclasses.fields(Sampling)]
     for name, value in backend.identity().items() if mode == "forced" else ():
         if settings.get(name) != value:
             raise UserError(
                 f"{name}={value!r}: the evaluation was made with {settings.get(name)!r}; sweep the same model"
             )
-    sampling = Sampling(**{name: settings[name] for name in names})
-    ordered = tuple(sorted(set(budgets)))
-    points = []
-    for budget in ordered:
-        at_budget = Mode(mode, budget, answer_start=answer_start)
-        judge = Judge(
-            [job_of(row) for row in evaluation.rows],
-            verifier,
-            {**settings, "mode": dataclasses.asdict(at_budget), "swept": True},
-            store=None if folder is None else Path(folder) / f"{mode}-{budget}.jsonl",
-            deadline_seconds=verify_deadline_seconds,
-            keep_token_ids=False,
-            on_progress=on_progress,
-        )
-        _at_budget(evaluation.rows, backend, sampling, at_budget, judge)
-        points.append(Evaluation(judge.rows(), judge.settings))
-    return BudgetCurve(mode, ordered, tuple(points))
+    return Sampling(**{field.name: settings[field.name] for field in dataclasses.fields(Sampling)})
+
+
+def _overall(on_progress: Progress | None, number: int, budgets: int) -> Progress | None:
+    """Progress over all budgets, of the judge of one."""
+    if on_progress is None:
+        return None
+    return lambda done, total: on_progress(number * total + done, budgets * total)
 
 
 def job_of(row: EvaluationRow) -> Job:

@@ -118,7 +118,10 @@ def test_a_sweep_is_what_each_budget_gives_by_itself():
     base, backend = ask(thinking, Mode.as_trained(), keep_token_ids=True)
     for mode in ("truncated", "forced"):
         backend.requests.clear()
-        curve = budget_sweep(base, backend, EvenLength(), [9, 3, 6, 9], mode=mode)
+        seen = []
+        watched = {"on_progress": lambda *count: seen.append(count)}
+        curve = budget_sweep(base, backend, EvenLength(), [9, 3, 6, 9], mode=mode, **watched)
+        assert (seen[0], seen[-1]) == ((0, 18), (18, 18))
         assert curve.budgets == (3, 6, 9)
         for budget, point in zip(curve.budgets, curve.evaluations, strict=True):
             alone, _ = ask(thinking, Mode(mode, budget))
