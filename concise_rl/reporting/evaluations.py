@@ -14,7 +14,7 @@ from rich.text import Text
 
 from concise_rl.reporting.glossary import describe
 from concise_rl.reporting.progress import clock
-from concise_rl.reporting.summary import difficulty_rows
+from concise_rl.reporting.summary import difficulty_rows, length_rows
 
 LOG_LINES = 10
 """Progress lines of an evaluation where standard output is no terminal."""
@@ -47,11 +47,13 @@ def counting(name: str, console: Console) -> Iterator[Callable[[int, int], None]
 
 
 def detail_tables(name: str, summary: Mapping[str, Any]) -> list[Table]:
-    """Of one evaluation: accuracy and tokens by difficulty, the budget curve, and YapScores, as far as it has them."""
+    """Of one evaluation, as far as it has them: by difficulty, by length, the budget curve, and YapScores."""
     tables = []
     if levels := difficulty_rows({name: summary}):
         header = [cell.removesuffix(f", {name}") for cell in levels[0]]
         tables.append(_table(f"{name} by difficulty", [header, *levels[1:]]))
+    if quarters := length_rows(summary):
+        tables.append(_table(f"{name} by length within a difficulty", quarters))
     if curve := summary.get("budget_curve"):
         rows = [["budget", "accuracy", "tokens"]]
         for point in curve["points"]:

@@ -144,6 +144,18 @@ def difficulty_rows(columns: Mapping[str, Summary]) -> list[list[str]]:
     return rows
 
 
+def length_rows(summary: Summary) -> list[list[str]]:
+    """Accuracy of the quarters of lengths, from short to long; empty where there are fewer than two of them."""
+    quarters = summary.get("accuracy_by_length") or []
+    if len(quarters) < 2:
+        return []
+    cells = [[_cell(key, quarter) for key in ("mean_tokens", "accuracy")] for quarter in quarters]
+    return [["lengths", *(describe(key).label for key in ("mean_tokens", "accuracy")), "completions"]] + [
+        [f"{i + 1} of {len(quarters)}", *own, str(quarter["rows"])]
+        for i, (own, quarter) in enumerate(zip(cells, quarters, strict=True))
+    ]
+
+
 def summary_table(
     columns: Mapping[str, Summary], difference: Summary | None = None, keys: Sequence[str] = ROWS
 ) -> Table:

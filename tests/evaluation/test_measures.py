@@ -24,6 +24,7 @@ from concise_rl.evaluation.measures import (
     thinking_markers,
 )
 from concise_rl.evaluation.metrics import by_length, excess_length, sample_counts
+from concise_rl.reporting.summary import length_rows
 
 from .test_metrics import random_rows, row
 
@@ -221,6 +222,11 @@ def test_length_is_compared_within_difficulty():
     assert [quarter["accuracy"] for quarter in found] == [0, 0, 0.5, 1]
     assert [quarter["mean_tokens"] for quarter in found] == pytest.approx([55.5, 57.5, 59.5, 61.5])
     assert [quarter["rows"] for quarter in found] == [4] * 4
+    table = length_rows(summarize(rows))
+    assert table[0] == ["lengths", "mean tokens", "accuracy", "completions"]
+    assert [line[0] for line in table[1:]] == ["1 of 4", "2 of 4", "3 of 4", "4 of 4"]
+    assert table[4][2] == "100.0 % [100.0, 100.0]"
+    assert length_rows(summarize(rows[:1])) == []
     same = by_length([row(i, 7, True) for i in range(5)])
     assert [quarter["rows"] for quarter in same] == [5], "equal lengths share a bin"
 

@@ -169,7 +169,10 @@ class HTTPBackend:
         )
 
     def _refusal(self, error: urllib.error.HTTPError) -> Exception:
-        detail = _one_line(error.read().decode(errors="replace"))
+        try:
+            detail = _one_line(error.read().decode(errors="replace"))
+        except (OSError, HTTPException):
+            detail = error.reason
         if error.code not in PASSING:
             return UserError(f"{self.url} refused ({error.code}: {detail}): check base_url, model, key and settings")
         try:
@@ -192,7 +195,7 @@ class HTTPBackend:
                 raise TypeError("text and finish_reason must be texts")
             tokens = tuple(map(str, tokens)) if tokens is not None else None
             length = int(usage["completion_tokens"] if "completion_tokens" in usage else len(tokens or ()))
-            if length == 0 and text:
+            if length < 0 or (length == 0 and text):
                 raise ValueError("no count of tokens")
             thinking = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
         except (TypeError, KeyError, IndexError, ValueError, AttributeError) as error:
