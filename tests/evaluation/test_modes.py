@@ -119,8 +119,11 @@ def test_a_sweep_is_what_each_budget_gives_by_itself():
     for mode in ("truncated", "forced"):
         backend.requests.clear()
         seen = []
-        watched = {"on_progress": lambda *count: seen.append(count)}
-        curve = budget_sweep(base, backend, EvenLength(), [9, 3, 6, 9], mode=mode, **watched)
+
+        def watch(*count, seen=seen):
+            seen.append(count)
+
+        curve = budget_sweep(base, backend, EvenLength(), [9, 3, 6, 9], mode=mode, on_progress=watch)
         assert (seen[0], seen[-1]) == ((0, 18), (18, 18))
         assert curve.budgets == (3, 6, 9)
         for budget, point in zip(curve.budgets, curve.evaluations, strict=True):
