@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from concise_rl.errors import DataError, UserError
 from concise_rl.evaluation import Evaluation
 from concise_rl.reporting.plots import Metrics
-from concise_rl.reporting.run_log import CONFIG_FILE, METRICS_FILE, read_config, read_metrics
+from concise_rl.reporting.run_log import (
+    CONFIG_FILE,
+    METRICS_FILE,
+    SUMMARY_FILE,
+    read_config,
+    read_metrics,
+    read_summary,
+)
 
 BEFORE_FILE, AFTER_FILE, EVALUATION_FILE = "evaluation-before.jsonl", "evaluation-after.jsonl", "evaluation.jsonl"
 
@@ -28,22 +36,25 @@ class Entry:
         method: runs of one method share a colour; the name where there is no run.
         evaluations: benchmark to its judged completions.
         metrics: lines of metrics.jsonl, empty where there was no training.
+        budget_curves: benchmark to what a budget sweep found (`concise_rl.evaluation.measures.curve_summary`).
     """
 
     name: str
     method: str
     evaluations: Mapping[str, Evaluation]
     metrics: Metrics = ()
+    budget_curves: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def load_entries(paths: Sequence[str | Path]) -> list[Entry]:
     """Everything that the paths hold, in their order, the model before training first.
 
-    A path is a run folder, a folder of `concise-rl eval`, or one evaluation's JSONL file. What runs had before training
-    is one entry where it is the same in all, and one a run where it is not.
+    A path is a run folder, a folder of `concise-rl eval` (of one benchmark, or with a folder a benchmark), or one
+    evaluation's JSONL file. What runs had before training is one entry where it is the same in all, and one a run where
+    it is not. An evaluation that does not name its benchmark goes with one of the same problems that does.
 
     Raises:
-        DataError: a path that is neither, or a damaged file, named.
+        DataError: a path that is none of these, or a damaged file, named.
         UserError: no path, one path twice, or evaluations of one benchmark that hold different problems.
     """
     if not paths:
@@ -58,16 +69,9 @@ def load_entries(paths: Sequence[str | Path]) -> list[Entry]:
             entries.append(_run(path, name))
             if (path / BEFORE_FILE).exists():
                 befores.append(Entry(f"{name}, before", BEFORE, {UNNAMED: _evaluation(path / BEFORE_FILE)}))
-        elif (path / EVALUATION_FILE).exists():
-            entries.append(Entry(name, name, {UNNAMED: _evaluation(path / EVALUATION_FILE)}))
-        elif path.exists():
-            raise DataError(
-                f"{path} is no run and no evaluation: neither {METRICS_FILE} nor {EVALUATION_FILE} is in it; "
-                "name the folder that `concise-rl train` or `concise-rl eval` wrote"
-            )
         else:
-            raise DataError(f"{path} does not exist: name a run folder, an evaluation folder or its .jsonl")
-    entries = [*_merged(befores), *entries]
+            entries.append(_evaluated(path, name))
+    entries = _named([*_merged(befores), *entries])
     _check_problems(entries)
     return entries
 
@@ -96,6 +100,28 @@ def _run(path: Path, name: str) -> Entry:
     return Entry(name, str(method), {UNNAMED: _evaluation(after)} if after.exists() else {}, metrics)
 
 
+def _evaluated(path: Path, name: str) -> Entry:
+    """A folder of one benchmark, or one with a folder a benchmark."""
+    if not path.exists():
+        raise DataError(f"{path} does not exist: name a run folder, an evaluation folder or its .jsonl")
+    folders = (
+        [path] if (path / EVALUATION_FILE).exists() else sorted(f.parent for f in path.glob(f"*/{EVALUATION_FILE}"))
+    )
+    if not folders:
+        raise DataError(
+            f"{path} is no run and no evaluation: neither {METRICS_FILE} nor {EVALUATION_FILE} is in it; "
+            "name the folder that `concise-rl train` or `concise-rl eval` wrote"
+        )
+    evaluations, curves = {}, {}
+    for folder in folders:
+        summary = read_summary(folder) if (folder / SUMMARY_FILE).exists() else {}
+        benchmark = str(summary.get("benchmark", UNNAMED if folder == path else folder.name))
+        evaluations[benchmark] = _evaluation(folder / EVALUATION_FILE)
+        if summary.get("budget_curve"):
+            curves[benchmark] = summary["budget_curve"]
+    return Entry(name, name, evaluations, budget_curves=curves)
+
+
 def _evaluation(path: Path) -> Evaluation:
     loaded = Evaluation.load(path)
     if not loaded.rows:
@@ -111,6 +137,26 @@ def _merged(befores: Sequence[Entry]) -> list[Entry]:
     if all(list(entry.evaluations[UNNAMED].rows) == list(first) for entry in befores[1:]):
         return [Entry(BEFORE, BEFORE, befores[0].evaluations)]
     return list(befores)
+
+
+def _named(entries: Sequence[Entry]) -> list[Entry]:
+    """Evaluations without a name under that of a benchmark with the same problems, where there is one."""
+    problems = {
+        frozenset(row.prompt_id for row in evaluation.rows): benchmark
+        for entry in entries
+        for benchmark, evaluation in entry.evaluations.items()
+        if benchmark != UNNAMED
+    }
+    return [
+        replace(
+            entry,
+            evaluations={
+                problems.get(frozenset(row.prompt_id for row in found.rows), name) if name == UNNAMED else name: found
+                for name, found in entry.evaluations.items()
+            },
+        )
+        for entry in entries
+    ]
 
 
 def _check_problems(entries: Sequence[Entry]) -> None:

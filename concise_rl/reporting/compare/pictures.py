@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -51,6 +52,7 @@ def result_charts(entries: Sequence[Entry], found: Mapping[str, Sequence[Result]
         pictures[benchmark] = [
             front_chart(rows, seen_as, suffix, on),
             budget_chart(rows, seen_as, suffix, on),
+            *sweep_charts(rows, seen_as, suffix, on),
             lengths_chart(rows, suffix, on),
             *difficulty_charts(rows, seen_as, suffix, on),
         ]
@@ -60,15 +62,14 @@ def result_charts(entries: Sequence[Entry], found: Mapping[str, Sequence[Result]
 def front_chart(rows: Sequence[Result], seen_as: Sequence[Look], suffix: str = "", on: str = "") -> Chart:
     """Accuracy against mean tokens, with 95 % intervals, and the stairs of what nothing dominates."""
     front = sorted((r.summary["mean_tokens"], 100 * r.summary["accuracy"]) for r in rows if r.on_front)
-    widest = max(r.summary["mean_tokens_interval"][1] for r in rows)
+    widest = max(_ends(r.summary, "mean_tokens")[1] for r in rows)
     stairs = [*front, (widest, front[-1][1])]
     series = [Series("Pareto front", *_columns(stairs), kind="step")]
     for row in rows:
         found = row.summary
-        accuracy = [(100 * found["accuracy_interval"][0], 100 * found["accuracy_interval"][1])]
         series.append(
             Series(row.entry, [found["mean_tokens"]], [100 * found["accuracy"]], seen_as[row.run].style, "points",
-                   [tuple(found["mean_tokens_interval"])], accuracy, row.run, seen_as[row.run].group)
+                   [_ends(found, "mean_tokens")], [_ends(found, "accuracy", 100)], row.run, seen_as[row.run].group)
         )  # fmt: skip
     return Chart(
         f"accuracy_tokens{suffix}",
@@ -99,6 +100,43 @@ def budget_chart(rows: Sequence[Result], seen_as: Sequence[Look], suffix: str = 
         note="From the stored completions: one counts if it is right and ended within the budget, no second chance.",
         log_x=True,
     )
+
+
+def sweep_charts(rows: Sequence[Result], seen_as: Sequence[Look], suffix: str = "", on: str = "") -> list[Chart]:
+    """Accuracy against budget as it was measured: by sweeps, and by evaluations of one model at several budgets.
+
+    Those are told by their settings, which differ in the budget and in nothing else.
+    """
+    curves: dict[str, list[tuple[str, int, list[Mapping[str, Any]]]]] = {}
+    for row in rows:
+        if row.budget_curve:
+            points = row.budget_curve["points"]
+            curves.setdefault(str(row.budget_curve["mode"]), []).append((row.entry, row.run, points))
+    apart: dict[str, list[Result]] = {}
+    for row in rows:
+        mode = row.evaluation.settings.get("mode") or {}
+        if mode.get("budget"):
+            same = {**row.evaluation.settings, "mode": {**mode, "budget": None}}
+            apart.setdefault(json.dumps(same, sort_keys=True), []).append(row)
+    for group in apart.values():
+        points = sorted(
+            ({"budget": r.evaluation.settings["mode"]["budget"], **r.summary} for r in group), key=lambda p: p["budget"]
+        )
+        if len(points) > 1:
+            mode = group[0].evaluation.settings["mode"]["name"]
+            curves.setdefault(mode, []).append((group[0].entry, group[0].run, points))
+    charts = []
+    for mode, found in curves.items():
+        series = [
+            Series(name, [p["budget"] for p in points], [100 * p["accuracy"] for p in points], seen_as[run].style,
+                   y_intervals=[_ends(p, "accuracy", 100) for p in points], run=run, group=seen_as[run].group)
+            for name, run, points in found
+        ]  # fmt: skip
+        charts.append(
+            Chart(f"budget_{mode}{suffix}", f"Accuracy at a budget, {mode}{on}", "token budget", "accuracy, %", series,
+                  note="Measured at each budget; the band is the 95 % interval.", log_x=True)
+        )  # fmt: skip
+    return charts
 
 
 def lengths_chart(rows: Sequence[Result], suffix: str = "", on: str = "") -> Chart:
@@ -165,6 +203,12 @@ def training_charts(entries: Sequence[Entry]) -> list[Chart]:
 
 def _line(name: str, x: Sequence[float], y: Sequence[float], seen_as: Sequence[Look], run: int) -> Series:
     return Series(name, x, y, seen_as[run].style, run=run, group=seen_as[run].group)
+
+
+def _ends(summary: Mapping[str, Any], key: str, factor: float = 1) -> tuple[float, float]:
+    """A metric's interval; its value twice where none could be had."""
+    low, high = summary.get(f"{key}_interval") or (summary[key], summary[key])
+    return factor * low, factor * high
 
 
 def _columns(points: Sequence[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:

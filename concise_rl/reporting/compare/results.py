@@ -23,6 +23,7 @@ class Result:
         evaluation: the judged completions.
         summary: see `concise_rl.evaluation.summarize`.
         difference: to the baseline, paired by problem; None for the baseline, and where that has no such benchmark.
+        budget_curve: what a budget sweep of it found, if there was one.
         on_front: no other entry is at least as right with at most as many tokens, and better in one of the two.
     """
 
@@ -33,10 +34,22 @@ class Result:
     summary: Summary
     difference: Summary | None
     on_front: bool
+    budget_curve: Summary | None
 
 
 def results(entries: Sequence[Entry], baseline: Entry) -> dict[str, list[Result]]:
-    """Benchmark to the results of the entries that have it, in their order."""
+    """Benchmark to the results of the entries that have it, in their order.
+
+    Raises:
+        UserError: an entry that has no benchmark in common with the baseline.
+    """
+    for entry in entries:
+        if entry.evaluations and baseline.evaluations and not entry.evaluations.keys() & baseline.evaluations.keys():
+            raise UserError(
+                f"{entry.name} and {baseline.name} were evaluated on different problems, "
+                f"{', '.join(entry.evaluations)} and {', '.join(baseline.evaluations)}: evaluate both on one benchmark, "
+                "or compare them apart"
+            )
     found: dict[str, list[Result]] = {}
     benchmarks = dict.fromkeys(benchmark for entry in entries for benchmark in entry.evaluations)
     for benchmark in benchmarks:
@@ -52,6 +65,7 @@ def results(entries: Sequence[Entry], baseline: Entry) -> dict[str, list[Result]
                 summary,
                 difference(base, entry.evaluations[benchmark]) if base and entry is not baseline else None,
                 not any(_dominates(other, summary) for other in summaries),
+                entry.budget_curves.get(benchmark),
             )
             for (run, entry), summary in zip(having, summaries, strict=True)
         ]

@@ -103,9 +103,9 @@ def _flat(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """Intervals as two columns; what is neither number nor interval has no place in a table of numbers."""
     flat: dict[str, Any] = {}
     for key, value in numbers.items():
-        if isinstance(value, list | tuple) and key.endswith("_interval"):
+        if key.endswith("_interval"):
             stem = key.removesuffix("_interval")
-            flat |= {f"{stem}_low": value[0], f"{stem}_high": value[1]}
+            flat[f"{stem}_low"], flat[f"{stem}_high"] = value or (None, None)
         elif value is None or isinstance(value, int | float):
             flat[key] = value
     return flat

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -28,14 +29,19 @@ class Chromium:
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         theirs_in, self._write = os.pipe()
         self._read, theirs_out = os.pipe()
-        # Chromium reads commands from descriptor 3 and answers on 4; sh can place them there.
+
+        def place() -> None:
+            # Chromium reads commands from descriptor 3 and answers on 4; either pipe may lie there already.
+            away = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs_in, theirs_out)]
+            for number, end in zip((3, 4), away, strict=True):
+                os.dup2(end, number)
+
         command = [
-            "sh", "-c", f'exec "$0" "$@" 3<&{theirs_in} 4>&{theirs_out}', find() or "chromium", "--headless",
-            "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-            f"--user-data-dir={self._profile.name}", "about:blank",
+            find() or "chromium", "--headless", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu",
+            "--disable-dev-shm-usage", "--no-first-run", f"--user-data-dir={self._profile.name}", "about:blank",
         ]  # fmt: skip
         self._process = subprocess.Popen(
-            command, pass_fds=(theirs_in, theirs_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command, preexec_fn=place, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         os.close(theirs_in)
         os.close(theirs_out)
