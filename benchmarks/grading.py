@@ -1,0 +1,166 @@
+"""What grading costs, and whether it is right.
+
+    python benchmarks/grading.py --data FOLDER                        every gold against itself; exceptions one by one
+    python benchmarks/grading.py --data FOLDER --answers 10000        processor and wall seconds, hostile answers included
+    python benchmarks/grading.py --gsm8k-labels example_model_solutions.jsonl         agreement with labels of others
+
+FOLDER holds gsm8k/test.jsonl, math500/test.jsonl and so on. The labelled solutions are those in the repository
+openai/grade-school-math on GitHub.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from itertools import cycle, islice
+from pathlib import Path
+
+from concise_rl import config
+from concise_rl.data import Prompt
+from concise_rl.evaluating import Task, planned
+from concise_rl.verifiers import FinalNumber, MathAnswer
+
+MAWPS = ["benchmark.question_column=input", "benchmark.answer_column=target"]
+FILES = {
+    name: f"{name}/test.jsonl"
+    for name in ("gsm8k", "math500", "aime24", "aime25", "amc23", "minerva_math", "olympiadbench", "svamp")
+} | {f"mawps {part}": f"mawps/{part}.jsonl" for part in ("addsub", "multiarith", "singleeq", "singleop")}
+
+HOSTILE_SHARE = 200
+"""One answer in so many is hostile."""
+
+HOSTILE = (
+    r"\boxed{9^{9^{9^9}}}",
+    r"\boxed{(10^{9})!}",
+    r"\boxed{\sum_{k=1}^{10^{12}} \frac{1}{k^2 + \sin k}}",
+    r"\boxed{" + "(" * 1500 + "1" + ")" * 1500 + "}",
+    r"\boxed{" + r"\frac{1}{1+" * 120 + "x" + "}" * 120 + "}",
+    r"\boxed{" + r"\sqrt{2+" * 150 + "x" + "}" * 150 + "}",
+    r"\boxed{" * 100_000,
+    r"\boxed{" + "7" * 4000 + "}",
+    r"\boxed{" + "1+" * 2000 + "1}",
+    r"\boxed{" + "x" * 10**6 + "}",
+    "1,234 " * 200_000,
+    "$" + "{" * 4000,
+)
+REASONING = "<think>" + "Let $x = 3 + 4$, so $x^2 = 49$; check: $7 \\cdot 7 = 49$. " * 60 + "</think>"
+
+
+def load(data: Path) -> list[tuple[Task, list[Prompt]]]:
+    """The benchmarks that the folder holds, read through their recipes."""
+    loaded = []
+    for name, file in FILES.items():
+        if not (data / file).exists():
+            print(f"{name}: no {data / file}, left out")
+            continue
+        recipe = name.partition(" ")[0]
+        overrides = [f"benchmark={recipe}", f"benchmark.path={data / file}", *(MAWPS if recipe == "mawps" else [])]
+        (task,) = planned(config.compose(overrides, "eval"), name, overrides)
+        loaded.append((task, list(task.source.load("test"))))
+    return loaded
+
+
+def check_golds(data: Path) -> None:
+    """Each gold stated as an answer: the rows that do not verify, and those that only their text can."""
+    for task, prompts in load(data):
+        pairs = [(task.verifier.wrap_reference(p.reference), p.reference) for p in prompts]
+        verdicts = task.verifier.verify_many(pairs, deadline_seconds=60)
+        refused = [i for i, verdict in enumerate(verdicts) if not (verdict.correct and verdict.scorable)]
+        print(f"{task.name}: {len(prompts) - len(refused)} of {len(prompts)} golds verify; not rows {refused}")
+        if isinstance(task.verifier, MathAnswer):
+            shown = [f"{i} `{task.verifier.wrap_reference(prompts[i].reference)}`" for i in unread(task, prompts)]
+            print(f"  read as text alone: {', '.join(shown) or 'none'}")
+
+
+def unread(task: Task, prompts: list[Prompt]) -> list[int]:
+    """Rows whose gold math-verify cannot read as mathematics, so that only the same text is right."""
+    import math_verify
+    import sympy
+
+    rows = []
+    for i, prompt in enumerate(prompts):
+        wrapped = task.verifier.wrap_reference(prompt.reference)
+        found = math_verify.parse(
+            wrapped, [math_verify.LatexExtractionConfig(boxed_match_priority=0)], parsing_timeout=None
+        )
+        if not any(isinstance(part, sympy.Basic | sympy.MatrixBase) for part in found):
+            rows.append(i)
+    return rows
+
+
+def answers(task: Task, prompts: list[Prompt]) -> Iterator[tuple[str, str]]:
+    """For ever: each problem's gold in a box after long reasoning, another's gold, the gold without a box."""
+    for turn in cycle(range(3)):
+        for i, prompt in enumerate(prompts):
+            said = prompts[i - 1] if turn == 1 else prompt
+            stated = task.verifier.wrap_reference(said.reference)
+            if turn == 2:
+                stated = f"The final answer is ${stated.removeprefix(chr(92) + 'boxed{').removesuffix('}')}$."
+            yield f"{REASONING if turn == 0 else ''}Therefore {stated}", prompt.reference
+
+
+def grade(data: Path, count: int) -> None:
+    """Judge `count` answers, each benchmark's share by its size, and print what became of them."""
+    loaded = load(data)
+    total = sum(len(prompts) for _, prompts in loaded)
+    outcomes: Counter[str] = Counter()
+    hostile = cycle(HOSTILE)
+    started, graded = time.perf_counter(), 0
+    for task, prompts in loaded:
+        share = round(count * len(prompts) / total)
+        pairs = list(islice(answers(task, prompts), share))
+        for i in range(0, share, HOSTILE_SHARE):
+            pairs[i] = (next(hostile), pairs[i][1])
+        begun = time.perf_counter()
+        verdicts = task.verifier.verify_many(pairs)
+        print(f"{task.name}: {share} answers in {time.perf_counter() - begun:.1f} s")
+        outcomes.update("unscorable: " + v.reason if not v.scorable else str(v.correct) for v in verdicts)
+        graded += share
+    print(f"{graded} answers in {time.perf_counter() - started:.1f} s of wall-clock time")
+    print(", ".join(f"{number} {outcome}" for outcome, number in outcomes.most_common()))
+
+
+def check_labels(path: Path) -> None:
+    """Agreement with the published right and wrong labels of GSM8K solutions; each disagreement is printed."""
+    verifier, total, differing = FinalNumber(), 0, 0
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        row = json.loads(line)
+        for model, solution in row.items():
+            if not isinstance(solution, dict):
+                continue
+            total += 1
+            verdict = verifier(solution["solution"], row["ground_truth"])
+            if verdict.correct != solution["is_correct"]:
+                differing += 1
+                print(f"line {number}, {model}: labelled {solution['is_correct']}, {solution['solution'][-60:]!r}")
+    print(f"{total - differing} of {total} verdicts agree ({(total - differing) / total:.2%})")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--answers", type=int)
+    parser.add_argument("--gsm8k-labels", type=Path)
+    parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.gsm8k_labels:
+        check_labels(options.gsm8k_labels)
+    if options.data and not options.answers:
+        check_golds(options.data)
+    elif options.data and options.in_process:
+        grade(options.data, options.answers)
+    elif options.data:
+        # In a process of its own: its processor time, with that of the workers that it waited for, is then known here.
+        subprocess.run([sys.executable, __file__, *sys.argv[1:], "--in-process"], check=True)
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        print(f"{used.ru_utime + used.ru_stime:.1f} s of processor time, start and imports included")
+
+
+if __name__ == "__main__":
+    main()
