@@ -102,6 +102,14 @@ def test_the_fused_forward_runs_on_tensor_cores(arch: int, options: dict[str, An
     assert copies in sass  # operands arrive while the tensor cores work
 
 
+def test_a_single_row_and_a_single_stretch_compile() -> None:
+    """Triton compiles integers in where they are 1; the interpreter does not."""
+    ones = dict.fromkeys(("rows", "columns", "stretches", "blocks_per_stretch"), 1)
+    known = {"ENTROPY": True, "UPCAST": False, "GROUP": triton_forward.ROW_GROUP, **ones}
+    multiples = ("hidden_stride", "weight_stride", "depth")
+    _assert_fits(_compiled(triton_forward.forward_kernel, 80, vars(triton_forward.POINTERS), multiples, **known), 80)
+
+
 @pytest.mark.parametrize("kernel", ["statistics_kernel", "gradient_kernel"])
 @pytest.mark.parametrize("arch", [80, 90, 100])
 def test_the_folds_read_tiles_in_wide_words(arch: int, kernel: str) -> None:
