@@ -23,8 +23,8 @@ from concise_rl.errors import UserError
 COMPACT_SHARE = 0.1
 """Finished rows leave the cache once they are this share of its rows: a copy of the cache against idle rows."""
 
-REFILL_SHARE = 0.75
-"""Waiting prompts are prefilled once no more than this share of the batch is still sampling."""
+REFILL_SHARE = 0.1
+"""While prompts wait, they take the places of finished rows once these are this share: a prefill against idle rows."""
 
 
 @torch.no_grad()
@@ -156,13 +156,14 @@ def _check_settings(
 class _GrowingLayer(DynamicLayer):
     """A `DynamicLayer` that keeps spare columns: a token is written in place, where its base copies the whole cache.
 
-    `keys` and `values`, (R, heads, L, head size), are views of the columns in use.
+    `keys` and `values`, (R, heads, L, head size), are views of the columns in use, the first of them `start`.
     """
 
     keys: Tensor
     values: Tensor
     key_room: Tensor
     value_room: Tensor
+    start: int = 0
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
@@ -170,11 +171,12 @@ class _GrowingLayer(DynamicLayer):
             self.hold(key_states, value_states)
             return self.keys, self.values
         used, new = self.keys.shape[2], key_states.shape[2]
-        if used + new > self.key_room.shape[2]:
+        if self.start + used + new > self.key_room.shape[2]:
             self.hold(self.keys, self.values)
-        self.key_room[:, :, used : used + new] = key_states
-        self.value_room[:, :, used : used + new] = value_states
-        self.keys, self.values = self.key_room[:, :, : used + new], self.value_room[:, :, : used + new]
+        end = self.start + used
+        self.key_room[:, :, end : end + new] = key_states
+        self.value_room[:, :, end : end + new] = value_states
+        self.show(self.start, used + new)
         return self.keys, self.values
 
     def hold(self, keys: Tensor, values: Tensor) -> None:
@@ -186,7 +188,22 @@ class _GrowingLayer(DynamicLayer):
             for t in (keys, values)
         )
         self.key_room[:, :, :used], self.value_room[:, :, :used] = keys, values
-        self.keys, self.values = self.key_room[:, :, :used], self.value_room[:, :, :used]
+        self.show(0, used)
+
+    def keep(self, rows: Tensor, unused: int) -> None:
+        """Keep these rows and forget the first `unused` columns; the spare ones stay."""
+        begin, used = self.start + unused, self.keys.shape[2] - unused
+        self.key_room, self.value_room = self.key_room[rows, :, begin:], self.value_room[rows, :, begin:]
+        self.show(0, used)
+
+    def show(self, start: int, used: int) -> None:
+        """Use these columns of the memory."""
+        self.start = start
+        self.keys, self.values = (room[:, :, start : start + used] for room in (self.key_room, self.value_room))
+
+
+_OF_A_ROW = ("logits_RV", "next_position_R", "last_position_R", "uniforms_RM", "drawn_R")
+"""Fields of `_Live` that hold one entry a row, besides the mask and the cache."""
 
 
 @dataclass
@@ -210,23 +227,32 @@ class _Live:
         unused = int(mask_RL.argmax(dim=1).amin())
         self.mask_RL = mask_RL[:, unused:]
         for layer in self.cache.layers:
-            layer.hold(layer.keys[kept, :, unused:], layer.values[kept, :, unused:])
-        for name in ("logits_RV", "next_position_R", "last_position_R", "uniforms_RM", "drawn_R"):
+            layer.keep(kept, unused)
+        for name in _OF_A_ROW:
             setattr(self, name, getattr(self, name)[kept])
         return self
 
-    def join(self, other: _Live) -> _Live:
-        """Add the rows of `other`; the one with the shorter cache is padded on the left, behind the mask."""
-        columns = max(self.mask_RL.shape[1], other.mask_RL.shape[1])
-        self.rows = self.rows + other.rows
-        self.mask_RL = torch.cat([_pad_columns(self.mask_RL, columns, 1), _pad_columns(other.mask_RL, columns, 1)])
-        for mine, theirs in zip(self.cache.layers, other.cache.layers, strict=True):
-            keys = torch.cat([_pad_columns(mine.keys, columns, 2), _pad_columns(theirs.keys, columns, 2)])
-            values = torch.cat([_pad_columns(mine.values, columns, 2), _pad_columns(theirs.values, columns, 2)])
-            mine.hold(keys, values)
-        for name in ("logits_RV", "next_position_R", "last_position_R", "uniforms_RM", "drawn_R"):
-            setattr(self, name, torch.cat([getattr(self, name), getattr(other, name)]))
-        return self
+    def refill(self, places: list[int], fresh: _Live) -> None:
+        """Put the rows of `fresh` in the places of finished ones.
+
+        They fit, because prompts come in sorted by length: what waits is never longer than what was there before. What
+        a finished row leaves in columns before its successor's lies behind the mask.
+        """
+        slots = torch.tensor(places, device=self.mask_RL.device)
+        columns = fresh.mask_RL.shape[1]
+        for mine, theirs in zip(self.cache.layers, fresh.cache.layers, strict=True):
+            mine.keys[slots, :, -columns:] = theirs.keys
+            mine.values[slots, :, -columns:] = theirs.values
+        self.mask_RL[slots] = 0
+        self.mask_RL[slots, -columns:] = fresh.mask_RL
+        for name in _OF_A_ROW:
+            getattr(self, name)[slots] = getattr(fresh, name)
+        for place, row in zip(places, fresh.rows, strict=True):
+            self.rows[place] = row
+        unused = int(self.mask_RL.argmax(dim=1).amin())
+        self.mask_RL = self.mask_RL[:, unused:]
+        for layer in self.cache.layers:
+            layer.show(layer.start + unused, layer.keys.shape[2] - unused)
 
     def draw(self, settings: _Settings) -> Tensor:
         """The next token of each row, (R,)."""
@@ -245,17 +271,8 @@ class _Live:
             use_cache=True,
         )
         self.logits_RV = output.logits[:, -1]
-        # A finished row stays until the next select: its place must not run past the model's last one.
+        # A finished row stays until its place is needed: its position must not run past the model's last one.
         self.next_position_R = torch.minimum(self.next_position_R + 1, self.last_position_R)
-
-
-def _pad_columns(rows: Tensor, columns: int, dim: int) -> Tensor:
-    missing = columns - rows.shape[dim]
-    if missing == 0:
-        return rows
-    shape = list(rows.shape)
-    shape[dim] = missing
-    return torch.cat([rows.new_zeros(shape), rows], dim=dim)
 
 
 def _prefill(
@@ -326,14 +343,12 @@ def _sample_with_cache(
     completions: list[list[int]] = [[] for _ in prompt_ids]
     waiting = deque(sorted(range(len(prompt_ids)), key=lambda row: -len(prompt_ids[row])))
     done: set[int] = set()
-    live: _Live | None = None
+    live = _prefill(model, [waiting.popleft() for _ in range(batch_rows)], prompt_ids, seeds, settings)
     while len(done) < len(prompt_ids):
-        kept = [] if live is None else [i for i, row in enumerate(live.rows) if row not in done]
-        if waiting and len(kept) <= REFILL_SHARE * batch_rows:
-            fresh = [waiting.popleft() for _ in range(min(len(waiting), batch_rows - len(kept)))]
-            joining = _prefill(model, fresh, prompt_ids, seeds, settings)
-            live = live.select(kept).join(joining) if live is not None and kept else joining
-        assert live is not None
+        free = [i for i, row in enumerate(live.rows) if row in done]
+        if waiting and len(free) >= REFILL_SHARE * batch_rows:
+            fresh = [waiting.popleft() for _ in range(min(len(waiting), len(free)))]
+            live.refill(free[: len(fresh)], _prefill(model, fresh, prompt_ids, seeds, settings))
         tokens_R = live.draw(settings)
         for row, token in zip(live.rows, tokens_R.tolist(), strict=True):
             if row not in done:
@@ -342,7 +357,7 @@ def _sample_with_cache(
                     done.add(row)
                     on_finished(row, completions[row])
         kept = [i for i, row in enumerate(live.rows) if row not in done]
-        if kept and len(kept) <= (1 - COMPACT_SHARE) * len(live.rows):
+        if kept and not waiting and len(kept) <= (1 - COMPACT_SHARE) * len(live.rows):
             live.select(kept)
             tokens_R = tokens_R[torch.tensor(kept, device=tokens_R.device)]
         if kept:
