@@ -14,7 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
-from concise_rl.kernels.tiles import LOWEST
+from concise_rl.kernels.tiles import LOWEST, Projection
 
 MINIMUM = tl.constexpr(LOWEST)
 
@@ -64,6 +64,12 @@ INTERPRETED = not isinstance(load_rows, triton.JITFunction)
 def runs_on(device: torch.device) -> bool:
     """CUDA; the CPU under Triton's interpreter."""
     return device.type == ("cpu" if INTERPRETED else "cuda")
+
+
+def vectors(rows: Projection, columns: slice) -> list[torch.Tensor | None]:
+    """Bias, both scales and targets as the kernels read them: element beside element."""
+    bias_v = None if rows.bias_V is None else rows.bias_V[columns]
+    return [None if one is None else one.contiguous() for one in (bias_v, rows.pre_N, rows.post_N, rows.target_N)]
 
 
 def on_device_of(tensor: torch.Tensor) -> Any:

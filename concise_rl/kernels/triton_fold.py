@@ -21,6 +21,7 @@ from concise_rl.kernels.triton_common import (
     load_rows,
     on_device_of,
     runs_on,
+    vectors,
 )
 
 __all__ = ["TritonFold", "runs_on", "write_gradient"]
@@ -135,7 +136,7 @@ class TritonFold:
         with on_device_of(tile_nv):
             statistics_kernel[(triton.cdiv(n, BLOCK["ROWS"]),)](
                 tile_nv,
-                *_per_token(rows, first_column, v),
+                *vectors(rows, slice(first_column, first_column + v)),
                 statistics.max_N,
                 statistics.sum_exp_N,
                 statistics.sum_shifted_N,
@@ -166,7 +167,7 @@ def write_gradient(dz_nv: Tensor, tile_nv: Tensor, rows: Projection, upstream: U
         gradient_kernel[(triton.cdiv(n, BLOCK["ROWS"]),)](
             tile_nv,
             dz_nv,
-            *_per_token(rows, first_column, v),
+            *vectors(rows, slice(first_column, first_column + v)),
             upstream.max_N,
             upstream.scale_N,
             upstream.entropy_scale_N,
@@ -176,8 +177,3 @@ def write_gradient(dz_nv: Tensor, tile_nv: Tensor, rows: Projection, upstream: U
             first_column,
             **BLOCK,
         )
-
-
-def _per_token(rows: Projection, first_column: int, columns: int) -> tuple[Tensor | None, ...]:
-    bias_v = None if rows.bias_V is None else rows.bias_V[first_column : first_column + columns]
-    return bias_v, rows.pre_N, rows.post_N, rows.target_N

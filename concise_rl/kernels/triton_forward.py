@@ -26,6 +26,7 @@ from concise_rl.kernels.triton_common import (
     load_rows,
     on_device_of,
     runs_on,
+    vectors,
 )
 
 ROW_GROUP = 8
@@ -183,10 +184,7 @@ def statistics(projection: Projection, *, entropy: bool) -> Statistics:
     with on_device_of(hidden_NH):
         forward_kernel[(row_blocks * stretches,)](
             *operands,
-            projection.bias_V,
-            projection.pre_N,
-            projection.post_N,
-            projection.target_N,
+            *vectors(projection, slice(None)),
             parts_4SN,
             rows,
             columns,
