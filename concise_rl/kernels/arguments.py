@@ -66,6 +66,9 @@ def flatten(
         UserError: shapes that do not fit, a temperature or soft-cap that is not positive, a target out of range.
     """
     _check_shapes(hidden, weight, targets, bias, mask, temperature)
+    if hidden.is_cuda and torch.is_autocast_enabled("cuda"):  # which the products here, into memory of ours, do not see
+        dtype = torch.get_autocast_dtype("cuda")
+        hidden, weight = hidden.to(dtype), weight.to(dtype)
     if softcap is not None and softcap <= 0:
         raise UserError(f"softcap={softcap}: must be positive, or None for none")
     target_N = targets.reshape(-1)

