@@ -243,16 +243,54 @@ def plot_methods(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     points = [("before training", rows[0]["before"], GREY), *((row["method"], row, BLUE) for row in rows)]
-    for k, (name, found, color) in enumerate(points):
+    for _, found, color in points:
         x, y = found["mean_tokens"], 100 * found["accuracy"]
         across, up = found["mean_tokens_interval"], [100 * v for v in found["accuracy_interval"]]
         axes.errorbar(
-            x, y, xerr=[[x - across[0]], [across[1] - x]], yerr=[[y - up[0]], [up[1] - y]], fmt="o", color=color
+            x,
+            y,
+            xerr=[[x - across[0]], [across[1] - x]],
+            yerr=[[y - up[0]], [up[1] - y]],
+            fmt="o",
+            color=color,
+            ecolor=(color, 0.35),
         )
-        # Neighbours get their names on different sides.
-        offset = (6, 6) if k % 2 else (6, -12)
-        axes.annotate(name, (x, y), textcoords="offset points", xytext=offset, fontsize=9)
     axes.set_xlabel("mean tokens of a completion (fewer is better)")
     axes.set_ylabel("accuracy, % (more is better)")
     axes.grid(alpha=0.3)
+    figure.canvas.draw()  # labels are placed by where the points come to lie
+    _name_points(axes, {name: (found["mean_tokens"], 100 * found["accuracy"]) for name, found, _ in points})
     figure.savefig(path, format="png")
+
+
+def _name_points(axes: Any, points: Mapping[str, tuple[float, float]]) -> None:
+    """Write each point's name beside it, where no point and no other name is yet."""
+    scale = axes.figure.dpi / 72
+    dots = {name: axes.transData.transform(point) / scale for name, point in points.items()}
+    left, right = axes.bbox.x0 / scale, axes.bbox.x1 / scale
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in dots.values()]
+    for name, (x, y) in dots.items():
+        width, height = 6.2 * len(name), 11.0
+        spots = [
+            (dx if dx > 0 else dx - width, dy)
+            for reach in (6, 16, 28, 40, 54)
+            for dy in (reach, -reach - 6)
+            for dx in (6, -6)
+        ]
+        boxes = [(x + dx, y + dy, x + dx + width, y + dy + height) for dx, dy in spots]
+        free = [left < box[0] and box[2] < right and not any(_overlap(box, other) for other in taken) for box in boxes]
+        place = free.index(True) if True in free else 0
+        taken.append(boxes[place])
+        far = abs(spots[place][1]) > 20
+        axes.annotate(
+            name,
+            points[name],
+            textcoords="offset points",
+            xytext=spots[place],
+            fontsize=9,
+            arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.5} if far else None,
+        )
+
+
+def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
