@@ -78,7 +78,9 @@ class TransformersBackend:
         """Path and a fingerprint of the weights: a folder keeps its name when its checkpoint is trained on."""
         digest = hashlib.blake2b(digest_size=8)
         for name, parameter in self.model.named_parameters():
-            values = parameter.detach().flatten()[:FINGERPRINT_VALUES].float().cpu().numpy()
+            # Of a sharded parameter this rank's part: an identity must not cost a collective.
+            local = parameter.to_local() if hasattr(parameter, "to_local") else parameter
+            values = local.detach().flatten()[:FINGERPRINT_VALUES].float().cpu().numpy()
             digest.update(f"{name}{tuple(parameter.shape)}".encode() + values.tobytes())
         path = getattr(self.model.config, "_name_or_path", "")
         return {"backend": "transformers", "model": path, "weights": digest.hexdigest()}
