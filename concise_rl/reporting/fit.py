@@ -1,6 +1,6 @@
 """How a run's score grows with compute: a sigmoid for one run, a power law over several.
 
-Sigmoid, ScaleRL (arXiv 2510.13786, section 2): the score after compute C, between its start R0 and its ceiling A, is
+Sigmoid, ScaleRL (arXiv 2510.13786): the score after compute C, between its start R0 and its ceiling A, is
 
     R(C) = R0 + (A - R0) / (1 + (C_mid / C)^B),
 

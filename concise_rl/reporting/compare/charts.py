@@ -25,6 +25,9 @@ NEUTRAL = "#8A8A8A"
 _SYMBOLS = (("circle", "o"), ("diamond", "D"), ("square", "s"), ("triangle-up", "^"))
 _DASHES = (("solid", "-"), ("dash", "--"), ("dot", ":"), ("dashdot", "-."))
 
+_SIDES = (("top right", 4, "bottom"), ("bottom right", -4, "top"))
+"""Where names stand beside their points, in turn, so that neighbours' do not lie on one another."""
+
 Kind = Literal["points", "dots", "line", "step"]
 Intervals = Sequence[tuple[float, float]]
 
@@ -84,8 +87,8 @@ class Chart:
 def to_plotly(chart: Chart) -> Figure:
     """The chart as `{"title", "note", "data", "layout", "rows"}` for the page, which sets the colours of text."""
     data: list[dict[str, Any]] = []
-    for series in chart.series:
-        data += [_plotly_boxes(series)] if isinstance(series, Boxes) else _plotly_series(series, chart)
+    for place, series in enumerate(chart.series):
+        data += [_plotly_boxes(series)] if isinstance(series, Boxes) else _plotly_series(series, chart, place)
     layout: dict[str, Any] = {
         "xaxis": _plotly_axis(chart.x_label, chart.log_x),
         "yaxis": _plotly_axis(chart.y_label, chart.log_y),
@@ -121,7 +124,7 @@ def draw(chart: Chart, path: str | Path) -> None:
         if isinstance(series, Boxes):
             _draw_boxes(axes, series, number, len(chart.series))
         else:
-            _draw_series(axes, series, chart)
+            _draw_series(axes, series, chart, number)
     axes.set(xlabel=_plain(chart.x_label), ylabel=_plain(chart.y_label), title=_plain(chart.title))
     if chart.log_x:
         axes.set_xscale("log")
@@ -163,11 +166,15 @@ def _plain(text: str) -> str:
 
 
 def _plotly_axis(label: str, log: bool) -> dict[str, Any]:
-    # D2 labels 1, 2 and 5 of each decade.
-    return {"title": {"text": _label(label)}, **({"type": "log", "dtick": "D2"} if log else {"type": "linear"})}
+    title = {"text": _label(label)}
+    if not log:
+        return {"title": title, "type": "linear"}
+    # Left alone, plotly writes a bare 2 for 20.
+    marks = [digit * 10.0**power for power in range(-6, 12) for digit in (1, 2, 5)]
+    return {"title": title, "type": "log", "tickvals": marks, "ticktext": [f"{mark:.10g}" for mark in marks]}
 
 
-def _plotly_series(series: Series, chart: Chart) -> list[dict[str, Any]]:
+def _plotly_series(series: Series, chart: Chart, place: int) -> list[dict[str, Any]]:
     points = series.kind in ("points", "dots")
     trace: dict[str, Any] = {
         "type": "scatter",
@@ -182,7 +189,8 @@ def _plotly_series(series: Series, chart: Chart) -> list[dict[str, Any]]:
         size = 9 if series.kind == "points" else 3
         trace["marker"] = {"color": colour(series.style), "symbol": _SYMBOLS[variant(series.style)][0], "size": size}
         if chart.named_points:
-            trace |= {"text": [_label(series.name)] * len(series.x), "textposition": "top right"}
+            side = _SIDES[place % len(_SIDES)][0]
+            trace |= {"text": [_label(series.name)] * len(series.x), "textposition": side}
         for axis, centres, intervals in (("x", series.x, series.x_intervals), ("y", series.y, series.y_intervals)):
             if intervals:
                 below, above = _reach(centres, intervals)
@@ -220,7 +228,7 @@ def _plotly_boxes(boxes: Boxes) -> dict[str, Any]:
 # --- matplotlib -------------------------------------------------------------------------------------------------------
 
 
-def _draw_series(axes: Axes, series: Series, chart: Chart) -> None:
+def _draw_series(axes: Axes, series: Series, chart: Chart, place: int) -> None:
     look, ink = variant(series.style), colour(series.style)
     name, group = _plain(series.name), _plain(series.group or series.name)
     if series.kind == "dots":
@@ -239,7 +247,8 @@ def _draw_series(axes: Axes, series: Series, chart: Chart) -> None:
             label=group,
         )
         for x, y in zip(series.x, series.y, strict=True) if chart.named_points else ():
-            axes.annotate(name, (x, y), textcoords="offset points", xytext=(5, 5), fontsize=7)
+            _, up, edge = _SIDES[place % len(_SIDES)]
+            axes.annotate(name, (x, y), textcoords="offset points", xytext=(5, up), va=edge, fontsize=7)
         return
     drawn = "steps-post" if series.kind == "step" else "default"
     axes.plot(series.x, series.y, color=ink, linestyle=_DASHES[look][1], drawstyle=drawn, linewidth=1.5, label=group)

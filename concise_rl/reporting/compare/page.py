@@ -29,6 +29,7 @@ figure .note { margin: 0.2rem 0 0; }
 th:first-child {
   position: sticky; left: 0; background: var(--page); min-width: 11rem; max-width: 16rem; overflow-wrap: anywhere;
 }
+td .interval { display: block; }
 .gone { display: none; }
 .controls { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 11rem), 1fr)); gap: 0.6rem; }
 .controls label { font-size: 0.8rem; color: var(--soft); display: block; min-width: 0; }
@@ -68,7 +69,9 @@ const element = (kind, name, text) => {
 const places = [...document.querySelectorAll(".plot")];
 const rowwise = ["y", "q1", "median", "q3", "lowerfence", "upperfence"];
 const withoutHidden = (trace) => {
-  if (!Array.isArray(trace.meta)) return { ...trace, visible: !hidden.has(trace.meta) };
+  // Names beside points need room that a phone has not.
+  const mode = narrow.matches && trace.mode === "markers+text" ? "markers" : trace.mode;
+  if (!Array.isArray(trace.meta)) return { ...trace, mode, visible: !hidden.has(trace.meta) };
   const kept = trace.meta.map((run, k) => k).filter((k) => !hidden.has(trace.meta[k]));
   const rows = Object.fromEntries(rowwise.map((key) => [key, kept.map((k) => trace[key][k])]));
   return { ...trace, ...rows, visible: kept.length > 0 };

@@ -47,8 +47,8 @@ def results(entries: Sequence[Entry], baseline: Entry) -> dict[str, list[Result]
         if entry.evaluations and baseline.evaluations and not entry.evaluations.keys() & baseline.evaluations.keys():
             raise UserError(
                 f"{entry.name} and {baseline.name} were evaluated on different problems, "
-                f"{', '.join(entry.evaluations)} and {', '.join(baseline.evaluations)}: evaluate both on one benchmark, "
-                "or compare them apart"
+                f"{', '.join(entry.evaluations)} and {', '.join(baseline.evaluations)}: evaluate both on one "
+                "benchmark, or compare them apart"
             )
     found: dict[str, list[Result]] = {}
     benchmarks = dict.fromkeys(benchmark for entry in entries for benchmark in entry.evaluations)

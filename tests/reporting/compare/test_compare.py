@@ -12,6 +12,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 import pytest
 
+from concise_rl.cli import main
 from concise_rl.errors import UserError
 from concise_rl.evaluation import difference
 from concise_rl.evaluation.measures import curve_summary
@@ -212,3 +213,14 @@ def test_names_are_as_short_as_they_can_be(tmp_path) -> None:
     a = write_evaluation(tmp_path / "a" / "last", evaluation())
     b = write_evaluation(tmp_path / "b" / "last", evaluation(seed=1))
     assert [entry.name for entry in load_entries([a, b / "evaluation.jsonl"])] == ["a/last", "b/last"]
+
+
+def test_the_commands_say_it_in_one_line_and_exit_with_2(tmp_path, runs, capsys) -> None:
+    main(["compare", str(runs[0]), "--out", str(tmp_path / "page.html")])
+    assert capsys.readouterr().out.startswith("hapo-0 on test split: tokens -")
+    short = write_run(tmp_path / "short", steps=1)
+    for command in (["compare", str(tmp_path)], ["fit", str(short)], ["fit", str(tmp_path / "nowhere")]):
+        with pytest.raises(SystemExit) as ended:
+            main(command)
+        said = capsys.readouterr().err
+        assert (ended.value.code, said.count("\n"), said[:7]) == (2, 1, "error: ")
