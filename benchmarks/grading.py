@@ -1,7 +1,7 @@
 """What grading costs, and whether it is right.
 
     python benchmarks/grading.py --data FOLDER                        every gold against itself; exceptions one by one
-    python benchmarks/grading.py --data FOLDER --answers 10000        processor and wall seconds, hostile answers included
+    python benchmarks/grading.py --data FOLDER --answers 10000        processor and wall seconds, hostile ones included
     python benchmarks/grading.py --gsm8k-labels example_model_solutions.jsonl         agreement with labels of others
 
 FOLDER holds gsm8k/test.jsonl, math500/test.jsonl and so on. The labelled solutions are those in the repository
@@ -32,7 +32,7 @@ FILES = {
     for name in ("gsm8k", "math500", "aime24", "aime25", "amc23", "minerva_math", "olympiadbench", "svamp")
 } | {f"mawps {part}": f"mawps/{part}.jsonl" for part in ("addsub", "multiarith", "singleeq", "singleop")}
 
-HOSTILE_SHARE = 200
+HOSTILE_SHARE = 500
 """One answer in so many is hostile."""
 
 HOSTILE = (
@@ -110,6 +110,7 @@ def grade(data: Path, count: int) -> None:
     loaded = load(data)
     total = sum(len(prompts) for _, prompts in loaded)
     outcomes: Counter[str] = Counter()
+    print(f"{time.process_time():.1f} s of processor time to start and load")
     hostile = cycle(HOSTILE)
     started, graded = time.perf_counter(), 0
     for task, prompts in loaded:

@@ -23,7 +23,9 @@ commands
   warmup    make the embedded reasoner from scratch                     concise-rl warmup --out my_tiny
 
 train and eval take Hydra overrides:
-  method=pear model=tiny data=chain_sum run=cpu peft=lora tracking=wandb      choose recipes
+  method=pear model=tiny data=chain_sum run=cpu peft=lora tracking=wandb      choose recipes (train)
+  model=tiny benchmark=gsm8k mode=forced mode.budget=512 backend=http         choose recipes (eval)
+  benchmark.path=test.jsonl  benchmarks='[math500,aime24]'                    a local copy; several benchmarks (eval)
   shaper.hapo.weight=0.5  advantage.canon.mu=0.3  trainer.learning_rate=1e-5  set fields (trainer.* is trl.GRPOConfig)
   method.shapers='[hapo,overlong]'  method.shapers='[my_shapers.py:Budget]'   compose shapers, or use your own
   -m method=grpo,hapo seed=0,1,2                                              a sweep

@@ -118,9 +118,10 @@ def _task(name: str, config: DictConfig) -> Task:
 
 
 def default_folder(config: DictConfig) -> Path:
-    """`runs/eval-` and the model's path, so that two checkpoints never share a folder."""
+    """`runs/eval-`, the model's path and the mode, so that two checkpoints or modes never share a folder."""
     model = config.backend.model if config.backend.name == "http" else config.model.path
-    return Path("runs") / f"eval-{re.sub(r'[^A-Za-z0-9._-]+', '-', str(model)).strip('-')}"
+    mode = "" if config.mode.name == "as_trained" else f"-{config.mode.name}-{config.mode.budget or ''}"
+    return Path("runs") / f"eval-{re.sub(r'[^A-Za-z0-9._-]+', '-', str(model) + mode).strip('-')}"
 
 
 def load_backend(config: DictConfig) -> tuple[Backend, Any]:

@@ -44,7 +44,7 @@ class MathAnswer(BatchVerifier):
     Attributes:
         decimal_places: so 0.333333 is 1/3, and 0.33 is not.
         relative_tolerance: two numbers are also equal when `|answer - reference| <= relative_tolerance * |reference|`
-            (the sciences: 0.01 in Minerva's OCWCourses, arXiv 2206.14858).
+            (the sciences: 0.01 in the released graders of OCWCourses, the set of arXiv 2206.14858).
         e_notation: `4.5e33` is 4.5 x 10^33 on both sides, as programs print it; by default it is not, because `2e-1`
             may be 2e - 1.
 

@@ -35,7 +35,7 @@ class Gold(NamedTuple):
 
 @dataclass
 class Olympiad(BatchVerifier):
-    r"""Each answer of the reference is given once, and no other is (OlympiadBench, arXiv 2402.14008, section 3.3).
+    r"""Each answer of the reference is given once, and no other is (OlympiadBench, arXiv 2402.14008).
 
     The reference is the JSON object of the data set's columns `final_answer` (a list of texts, of which one may hold
     several answers: `["$69$,$84$"]`), `unit` and `error` (absolute tolerance, one or one an answer: `"1e-1"`,
@@ -47,8 +47,9 @@ class Olympiad(BatchVerifier):
     `(1,2)` is ordered, brackets of intervals count, `x=5` is 5. The unit may follow the answer or not. Without a box,
     the whole reference is compared with what math-verify finds at the end.
 
-    Where the released judge differs: it also takes a hundredth and a hundredfold of every number; here only an answer
-    written with `%` may be read as its hundredth too. It joins all boxes of the completion, intermediate ones included.
+    Where the released judge differs: it also takes a hundredth and a hundredfold of every number; here only what is
+    written with `%`, on one side alone, may be read as its hundredth too. It joins all boxes of the completion,
+    intermediate ones included.
 
     Attributes:
         decimal_places: two numbers of which one is a decimal are rounded to so many; 8 is the data set's tolerance of
@@ -91,8 +92,8 @@ class Olympiad(BatchVerifier):
     def _same(self, wanted: str, said: str, unit: str, tolerance: float | None) -> bool:
         bare = _without_unit(said, unit)
         readings = [(wanted, bare)]
-        if bare.endswith("%") and unit != "%":
-            readings.append((wanted, f"({bare[:-1].rstrip(chr(92))})/100"))
+        if wanted.endswith("%") != bare.endswith("%") and unit != "%":
+            readings.append((_hundredth(wanted), _hundredth(bare)))
         # math-verify reads most `x = 5` itself, but not every name.
         named, said_named = _NAMED.fullmatch(wanted), _NAMED.fullmatch(bare)
         if (named is None) != (said_named is None):
@@ -182,6 +183,11 @@ def _without_unit(said: str, unit: str) -> str:
     if unit and said.endswith(unit):
         said = said[: -len(unit)].rstrip(" \\,~") or said
     return said
+
+
+def _hundredth(text: str) -> str:
+    """`8 \\%` as a number; a text without the sign as it is."""
+    return f"({text[:-1].rstrip().removesuffix(chr(92))})/100" if text.endswith("%") else text
 
 
 def _squeezed(text: str) -> str:

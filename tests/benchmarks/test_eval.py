@@ -111,10 +111,16 @@ def test_folders_tell_checkpoints_apart():
         for overrides in (
             [],
             ["model.path=runs/demo/model"],
+            ["mode=forced", "mode.budget=64"],
             ["backend=http", "backend.base_url=http://x", "backend.model=org/served"],
         )
     ]
-    assert names == ["runs/eval-embedded-tiny", "runs/eval-runs-demo-model", "runs/eval-org-served"]
+    assert names == [
+        "runs/eval-embedded-tiny",
+        "runs/eval-runs-demo-model",
+        "runs/eval-embedded-tiny-forced-64",
+        "runs/eval-org-served",
+    ]
 
 
 def test_several_benchmarks_in_one_call_are_stored_shown_and_taken_up_again(tmp_path):

@@ -33,6 +33,8 @@ RIGHT = [
     (r"\boxed{4.3\%}", gold("4.2", unit="%", error="1e-1")),
     (r"\boxed{0.001, 7.1 \cdot 10^{35}}", gold(r"7 \times 10^{35}, 0.002", error="1e34,1e-3")),
     (r"\boxed{60\%}", gold("0.6")),
+    (r"\boxed{\frac{2}{25}}", gold(r"8 \%")),
+    (r"\boxed{8}", gold(r"8 \%")),
     (r"\boxed{[10,\infty) \cup (-\infty,1]}", gold(r"$(-\infty,1]\cup[10,+\infty)$")),
     (r"The answer is 7.", gold("7")),
 ]
@@ -46,6 +48,7 @@ WRONG = [
     (r"\boxed{(-7,-1]}", gold("(-7,-1)")),
     (r"\boxed{4.31}", gold("4.2", unit="%", error="1e-1")),
     (r"\boxed{0.042}", gold("4.2", unit="%")),
+    (r"\boxed{0.08\%}", gold(r"8 \%")),
     (r"\boxed{0.333333}", gold("1/3")),
     (r"\boxed{3} \boxed{5}, no: \boxed{5}", gold("3,4")),
     (r"<think>\boxed{7}</think> unknown", gold("7")),
