@@ -136,7 +136,13 @@ def load_backend(config: DictConfig) -> tuple[Backend, Any]:
     fields = configuration.to_object(config.backend, "backend")
     name = fields.pop("name")
     if name == "http":
-        return HTTPBackend(**fields), None if fields["endpoint"] == "chat" else load_tokenizer(config.model)
+        backend = HTTPBackend(**fields)
+        if backend.endpoint == "completions" and config.model.path in EMBEDDED:
+            raise UserError(
+                f"backend.endpoint=completions renders prompts with the tokenizer of model.path={config.model.path}: "
+                "name the served model's, model=hf model.path=..., or let the server do it, backend.endpoint=chat"
+            )
+        return backend, None if backend.endpoint == "chat" else load_tokenizer(config.model)
     tokenizer = load_tokenizer(config.model)
     if name == "vllm":
         return VLLMBackend(EMBEDDED.get(config.model.path, config.model.path), **fields), tokenizer

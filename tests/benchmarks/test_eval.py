@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from concise_rl import config
+from concise_rl.assets import TINY
 from concise_rl.data import ChainSum
 from concise_rl.errors import DataError, UserError
-from concise_rl.evaluating import default_folder, planned
+from concise_rl.evaluating import default_folder, load_backend, planned
 from concise_rl.evaluation import Evaluation
 from concise_rl.loading import load_test
 
@@ -121,6 +122,18 @@ def test_folders_tell_checkpoints_apart():
         "runs/eval-embedded-tiny-forced-64",
         "runs/eval-org-served",
     ]
+
+
+def test_a_server_that_applies_its_own_template_needs_no_tokenizer():
+    chosen = ["backend=http", "backend.base_url=http://localhost:8000/v1", "backend.model=served"]
+    backend, tokenizer = load_backend(config.compose([*chosen, "backend.endpoint=chat"], "eval"))
+    assert (backend.url, backend.model, tokenizer) == ("http://localhost:8000/v1/chat/completions", "served", None)
+    with pytest.raises(UserError, match=r"tokenizer of model.path=embedded:tiny: name the served model's"):
+        load_backend(config.compose(chosen, "eval"))
+    _, tokenizer = load_backend(config.compose([*chosen, f"model.path={TINY}"], "eval"))
+    assert tokenizer.eos_token_id is not None
+    with pytest.raises(UserError, match=r"backend.model must be set"):
+        load_backend(config.compose(chosen[:2], "eval"))
 
 
 def test_several_benchmarks_in_one_call_are_stored_shown_and_taken_up_again(tmp_path):
