@@ -17,6 +17,7 @@ from concise_rl.reporting.summary import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#A6761D")
 NEUTRAL = "#8A8A8A"
@@ -127,9 +128,9 @@ def draw(chart: Chart, path: str | Path) -> None:
             _draw_series(axes, series, chart, number)
     axes.set(xlabel=_plain(chart.x_label), ylabel=_plain(chart.y_label), title=_plain(chart.title))
     if chart.log_x:
-        axes.set_xscale("log")
+        _log_scale(axes, axes.xaxis, "x")
     if chart.log_y:
-        axes.set_yscale("log")
+        _log_scale(axes, axes.yaxis, "y")
     if rows:
         axes.invert_yaxis()
         axes.set_xlim(left=0)
@@ -232,7 +233,7 @@ def _draw_series(axes: Axes, series: Series, chart: Chart, place: int) -> None:
     look, ink = variant(series.style), colour(series.style)
     name, group = _plain(series.name), _plain(series.group or series.name)
     if series.kind == "dots":
-        axes.scatter(series.x, series.y, s=5, color=ink, alpha=0.5, linewidths=0)
+        axes.scatter(series.x, series.y, s=9, color=ink, alpha=0.5, linewidths=0)
         return
     if series.kind == "points":
         axes.errorbar(
@@ -255,6 +256,16 @@ def _draw_series(axes: Axes, series: Series, chart: Chart, place: int) -> None:
     if series.y_intervals:
         low, high = zip(*series.y_intervals, strict=True)
         axes.fill_between(series.x, low, high, color=ink, alpha=0.15, linewidth=0)
+
+
+def _log_scale(axes: Axes, axis: Axis, which: Literal["x", "y"]) -> None:
+    """Marks at 1, 2 and 5 of each decade, written out."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _draw_boxes(axes: Axes, boxes: Boxes, number: int, beside: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -126,6 +127,13 @@ def _evaluation(path: Path) -> Evaluation:
     loaded = Evaluation.load(path)
     if not loaded.rows:
         raise DataError(f"{path} holds no completion: evaluate again, or leave it out")
+    samples = loaded.settings.get("samples", 1)
+    missing = sum(-count % samples for count in Counter(row.prompt_id for row in loaded.rows).values())
+    if missing:
+        raise DataError(
+            f"{path} lacks {missing} of the {samples} completions a problem, it was interrupted: give the same "
+            "`concise-rl eval` again, it goes on from there"
+        )
     return loaded
 
 

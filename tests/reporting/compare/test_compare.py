@@ -14,7 +14,7 @@ import pytest
 
 from concise_rl.cli import main
 from concise_rl.errors import UserError
-from concise_rl.evaluation import difference
+from concise_rl.evaluation import Evaluation, difference
 from concise_rl.evaluation.measures import curve_summary
 from concise_rl.reporting.compare import compare
 from concise_rl.reporting.compare.charts import to_plotly
@@ -194,6 +194,8 @@ def test_bad_input_is_refused_in_one_clear_line(tmp_path, runs) -> None:
     others = write_run(tmp_path / "others", before=evaluation(), prefix="q")
     said = refused(runs[0], others)
     assert "hold different problems of test split: 60 of 60 are only in the first" in said
+    half = Evaluation(evaluation(samples=2).rows[:-1], {"samples": 2})
+    assert "lacks 1 of the 2 completions a problem" in refused(runs[0], write_evaluation(tmp_path / "half", half))
     fewer = write_evaluation(tmp_path / "fewer", evaluation(50))
     assert "10 of 60 are only in the first, 0 of 50 only in the second" in refused(runs[0], fewer)
     named = write_evaluation(tmp_path / "named", evaluation(prefix="q"), benchmark="gsm8k")
