@@ -26,6 +26,7 @@ from concise_rl.data import BENCHMARK_SOURCES, DATA_SOURCES
 from concise_rl.errors import UserError
 from concise_rl.evaluation import Mode
 from concise_rl.evaluation.backends import HTTPBackend
+from concise_rl.options import Guard
 from concise_rl.shapers import SHAPERS, Shaper
 from concise_rl.verifiers import VERIFIERS, Verifier
 
@@ -100,7 +101,7 @@ def register() -> None:
         for kind, classes in COMPONENTS.items()
     }
     schemas |= {"method": OmegaConf.structured(Method), "model": OmegaConf.structured(Model)}
-    schemas["evaluation"] = OmegaConf.structured(Evaluation)
+    schemas |= {"evaluation": OmegaConf.structured(Evaluation), "guard": OmegaConf.structured(Guard)}
     store.store(name="schemas", node=schemas)
     evaluated = {kind: schemas[kind] for kind in ("verifier", "model", "evaluation")}
     store.store(name="evaluation_schemas", node=evaluated)

@@ -1,7 +1,8 @@
-"""Configuration values that are one of a few words: enums, so that Hydra and plain strings meet the same check."""
+"""Options that several layers share. Those of a few words are enums: Hydra and plain strings meet the same check."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
 
@@ -28,3 +29,42 @@ def choose(field: str, kind: type[E], value: E | str) -> E:
     except ValueError:
         choices = ", ".join(str(member.value) for member in kind)
         raise UserError(f"{field}={value!r}: choose one of {choices}") from None
+
+
+class Action(str, Enum):
+    """What follows a collapse: a warning, or a checkpoint and the end of the run."""
+
+    warn = "warn"
+    stop = "stop"
+
+
+@dataclass
+class Guard:
+    """When a run is warned of, or ended.
+
+    Attributes:
+        nonfinite_steps: so many optimizer steps in a row with a gradient that is not finite end the run; each one is
+            skipped and counted as `skipped_steps`.
+        action: what follows a collapse.
+        window: steps that a mean is taken over.
+        accuracy_share: collapse is accuracy below this share of its mean over the first `window` steps,
+        entropy: or entropy, in nats a token, below this,
+        truncated: or at least this share of completions cut off by the token limit,
+        tokens_share: or mean tokens below this share of their start while accuracy is below its own start: the policy
+            has learned to stop, not to think shorter.
+    """
+
+    nonfinite_steps: int = 5
+    action: Action = Action.warn
+    window: int = 4
+    accuracy_share: float = 0.5
+    entropy: float = 1e-4
+    truncated: float = 1.0
+    tokens_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        self.action = choose("guard.action", Action, self.action)
+        if self.nonfinite_steps < 1 or self.window < 1:
+            raise UserError(
+                f"guard.nonfinite_steps={self.nonfinite_steps}, guard.window={self.window}: need at least 1 each"
+            )

@@ -21,6 +21,10 @@ from omegaconf import DictConfig
 from concise_rl import checkpoint
 from concise_rl import config as configuration
 from concise_rl.errors import UserError
+from concise_rl.options import Guard
+
+EXIT_PREEMPTED = 75
+"""Exit code after a checkpoint on SIGTERM: sysexits' "try again later", for a scheduler to requeue on."""
 
 RUN_FILES = (
     "config.json", "metrics.jsonl", "rollouts.jsonl", "summary.json", "evaluation-before.jsonl",
@@ -111,14 +115,30 @@ def run(config: DictConfig) -> None:
         peft_config=lora(config.peft),
     )
     trainer.remove_callback(PrinterCallback)
+    preemption = watch(trainer, configuration.to_object(config.guard, "guard"), session.warn)
     with session.training(configuration.resolved(config), step=checkpoint.step_of(start) if start else 0):
         trainer.train(resume_from_checkpoint=str(start) if start else None)
+    if preemption.asked:
+        session.warn(f"SIGTERM: saved at step {trainer.state.global_step}; go on with resume=auto")
+        sys.exit(EXIT_PREEMPTED)
     trainer.save_model(str(folder / "model"))
     after = None
     if test:
         with trainer.generation_model() as trained:
             after = evaluation("after", trained, stored=False)
     session.finish(before, after)
+
+
+def watch(trainer: Any, guard: Guard, warn: Callable[[str], None]) -> Any:
+    """Set the guards of `concise_rl.guards` over a run; returns the one that tells of preemption."""
+    from concise_rl.guards import SaveOnTerm, SkipNonFinite, WatchCollapse
+    from concise_rl.rollout import on_every_rank
+
+    preemption = SaveOnTerm(lambda here: any(on_every_rank(here)))
+    skipping = SkipNonFinite(guard.nonfinite_steps, lambda name, value: trainer._metrics["train"][name].append(value))
+    for callback in (skipping, WatchCollapse(guard, warn), preemption):
+        trainer.add_callback(callback)
+    return preemption
 
 
 def quiet_libraries() -> None:

@@ -12,7 +12,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from concise_rl.advantages import ADVANTAGES, Canon, DifficultyWeighted, GroupRelative, LeaveOneOut
+from concise_rl.advantages import ADVANTAGES, Canon, DifficultyWeighted, GroupRelative, LeaveOneOut, SignSafe
 from concise_rl.batch import RolloutBatch
 from concise_rl.history import History
 from concise_rl.shapers import SHAPERS, Compose, Cosine, Dars, Hapo, KimiLength, Overlong, Pear, Plain
@@ -47,6 +47,7 @@ ADVANTAGE_CASES = {
     "difficulty_weighted-column": DifficultyWeighted(
         inner=LeaveOneOut(), kind="linear", column="difficulty", minimum=0.0, maximum=6.0
     ),
+    "sign_safe": SignSafe(inner=LeaveOneOut()),
 }
 """Without those that compare across groups by design: `GroupRelative(scale="batch")`, Canon's accuracy schedules."""
 

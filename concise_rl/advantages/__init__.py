@@ -5,13 +5,15 @@ from concise_rl.advantages.canon import Canon
 from concise_rl.advantages.difficulty_weighted import DifficultyWeighted
 from concise_rl.advantages.group_relative import GroupRelative
 from concise_rl.advantages.leave_one_out import LeaveOneOut
+from concise_rl.advantages.sign_safe import SignSafe
 
 ADVANTAGES: dict[str, type] = {
     "group_relative": GroupRelative,
     "leave_one_out": LeaveOneOut,
     "canon": Canon,
     "difficulty_weighted": DifficultyWeighted,
+    "sign_safe": SignSafe,
 }
 """Every advantage by the name that recipes and the command line use."""
 
-__all__ = ["ADVANTAGES", "Advantage", "Canon", "DifficultyWeighted", "GroupRelative", "LeaveOneOut"]
+__all__ = ["ADVANTAGES", "Advantage", "Canon", "DifficultyWeighted", "GroupRelative", "LeaveOneOut", "SignSafe"]

@@ -131,6 +131,14 @@ _TABLE = (
     Metric(
         "clip_ratio/region_mean", "clipped tokens", "%", "tokens of the loss whose ratio was clipped / tokens", _TRL
     ),
+    Metric(
+        "skipped_steps",
+        "skipped steps",
+        "",
+        "1 where the gradient was not finite and the optimizer was not stepped, else 0",
+        "trainer, each optimizer step (concise_rl.guards)",
+        "lower",
+    ),
     Metric("generate_seconds", "sampling time", "s", "wall time of sampling alone", _STEP, "lower"),
     Metric(
         "oracle_ratio",

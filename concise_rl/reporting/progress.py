@@ -104,9 +104,8 @@ class Progress:
                 self._print("  ".join([f"step {step}/{self.total_steps}", *self._cells(), *self._times()]))
 
     def message(self, text: str) -> None:
-        """Show a line of text above the bar; markup in it stays text."""
-        if self.enabled:
-            self._print(text)
+        """Show a line of text, above the bar where there is one; markup in it stays text."""
+        self._print(text)
 
     @property
     def seconds_per_step(self) -> float | None:
