@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,8 +57,10 @@ def fit_runs(folders: Sequence[str | Path], metric: str = "accuracy", against: s
 
     Raises:
         DataError: a folder that is no run, or a damaged file.
-        UserError: too few points, no such metric, or one folder twice.
+        UserError: too few points, no such metric, one folder twice, or scipy is missing.
     """
+    if importlib.util.find_spec("scipy") is None:
+        raise UserError("fitting needs scipy: pip install 'concise-rl[fit]'")
     names = shortest_names([Path(folder) for folder in folders])
     runs = [read_points(folder, name, metric, against) for folder, name in zip(folders, names, strict=True)]
     limits = limits_of(metric)

@@ -74,7 +74,8 @@ def test_a_terminal_gets_one_display_that_is_rewritten(time) -> None:
 def test_other_ranks_are_silent(time) -> None:
     for terminal in (False, True):
         out = io.StringIO()
-        run(Progress(4, "rank 1", enabled=False, console=Console(file=out, force_terminal=terminal)), time, 4)
+        console = Console(file=out, force_terminal=terminal, quiet=True)
+        run(Progress(4, "rank 1", enabled=False, console=console), time, 4)
         assert out.getvalue() == ""
 
 
