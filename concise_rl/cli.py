@@ -20,6 +20,7 @@ commands
   methods   the methods that are built in                               concise-rl methods
   compare   runs and evaluations in one page, Markdown, CSV and figures concise-rl compare runs/grpo runs/hapo
   fit       a run's curve: ceiling, speed, and what its half foretold   concise-rl fit runs/demo
+  plan      memory, time and cost of a run before it runs (estimate)    concise-rl plan model=qwen3_1.7b hardware=h100x8
   warmup    make the embedded reasoner from scratch                     concise-rl warmup --out my_tiny
 
 train and eval take Hydra overrides:
@@ -169,6 +170,32 @@ def fit(arguments: Sequence[str]) -> None:
     print("written:", *write_fits(fits, options.out, options.metric, options.against))
 
 
+PLAN = """\
+concise-rl plan: memory of each rank by part, seconds of a step, hours, cost, and the first thing that does not fit
+
+usage: concise-rl plan [KEY=VALUE ...]
+
+  hardware=cpu2|h100x1|h100x8          default: what run= is made for, else cpu2
+  layout=ddp|zero2|zero3|zero3_offload|fsdp2      default: ddp on one rank, zero2 on several
+  prompt_tokens=256 completion_tokens=2000        of a prompt, and of a completion on average (default: half its limit)
+  prompts_per_step=64 group_size=8 steps=500      default: what the recipes say
+  price=3.0                                       dollars an hour of the whole machine
+
+Every other key is an override of `concise-rl train`: model=, method=, peft=lora, trainer.max_completion_length=8192.
+"""
+
+
+def plan(arguments: Sequence[str]) -> None:
+    if {"-h", "--help"} & set(arguments):
+        print(PLAN, end="")
+        return
+
+    from concise_rl import planning
+
+    request = planning.Request.of(arguments)
+    print(planning.describe(request.plan(), request.title, request.price), end="")
+
+
 def warmup(arguments: Sequence[str]) -> None:
     """Make the embedded reasoner from scratch: supervised traces that overthink; five to ten minutes on one core."""
     parser = argparse.ArgumentParser(prog="concise-rl warmup", description=warmup.__doc__)
@@ -195,6 +222,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "methods": methods,
     "compare": compare,
     "fit": fit,
+    "plan": plan,
     "warmup": warmup,
 }
 

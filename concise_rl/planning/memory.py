@@ -1,0 +1,192 @@
+"""Bytes of one rank, by part and by phase of a step.
+
+Axes: M tokens of one micro-batch, C completion tokens among them, R rows sampled at once, T their longest, L layers, H
+hidden size, I intermediate size, V vocabulary, Hq and Hkv the summed widths of query and key heads, N parameters, n
+those that train, W ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from concise_rl.planning.models import Dimensions
+from concise_rl.planning.workload import Hardware, Workload
+
+ADAM = 2
+"""Moments of AdamW, each in the weights' type."""
+
+BUCKET = 500_000_000
+"""Elements of DeepSpeed's reduce and gather buckets, each (its default)."""
+
+LIVE = 1_000_000_000
+"""Parameters that ZeRO-3 keeps gathered at most (its default)."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What takes memory, how much of it in bytes, and the arithmetic."""
+
+    name: str
+    bytes: float
+    how: str
+
+
+def trained(dims: Dimensions, work: Workload) -> int:
+    """n: all parameters, or those of the adapters."""
+    return dims.lora_parameters(work.lora_rank) if work.lora_rank else dims.parameters
+
+
+def static_parts(dims: Dimensions, work: Workload, hardware: Hardware) -> dict[str, Part]:
+    """Weights, gradients and optimizer of a rank, and copies of the weights that a layout makes."""
+    N, n, W, b = dims.parameters, trained(dims, work), hardware.ranks, work.weight_bytes
+    if work.layout == "ddp":
+        own = 4 if work.lora_rank else b  # PEFT keeps adapters in float32
+        buckets = 2 if W > 1 else 1
+        adapters = f" + n {n:,} x {own}" if work.lora_rank else ""
+        found = [
+            Part("weights", N * b + (n * own if work.lora_rank else 0), f"N {N:,} x {b}{adapters}"),
+            Part("gradients", n * own * buckets, f"n {n:,} x {own}" + " x 2 (DDP's buckets)" * (W > 1)),
+            Part("optimizer", n * own * ADAM, f"n {n:,} x {own} x {ADAM} (AdamW)"),
+        ]
+        if work.trains == "autocast":
+            matrices = dims.layers * dims.block_matrices
+            found.append(Part("bfloat16 weights", 2 * matrices, f"{matrices:,} x 2, kept by autocast"))
+    elif work.layout == "zero2":
+        bucket = min(BUCKET, n)
+        found = [
+            Part("weights", 2 * N, f"N {N:,} x 2"),
+            Part("gradients", 2 * n / W + 4 * bucket, f"n {n:,} x 2 / {W} + 2 buckets of {bucket:,} x 2"),
+            Part("optimizer", 16 * n / W, f"n {n:,} x (4 master + 8 AdamW + 4 gradient) / {W}"),
+        ]
+    elif work.layout == "fsdp2":
+        gathered = 2 * dims.block_parameters + (1 if dims.tied else 2) * dims.head_parameters
+        found = [
+            Part("weights", 4 * N / W + 2 * gathered, f"N {N:,} x 4 / {W} + {gathered:,} gathered x 2"),
+            Part("gradients", 4 * n / W + 2 * dims.block_parameters, f"n {n:,} x 4 / {W} + one block x 2"),
+            Part("optimizer", 8 * n / W, f"n {n:,} x 4 x {ADAM} / {W}"),
+        ]
+    else:
+        # Sampling without vLLM gathers the whole model.
+        live, bucket = (min(LIVE, N) if work.vllm else N), min(BUCKET, n)
+        if work.layout == "zero3":
+            found = [
+                Part("weights", 2 * N / W + 2 * live, f"N {N:,} x 2 / {W} + {live:,} gathered x 2"),
+                Part("gradients", 2 * n / W + 4 * bucket, f"n {n:,} x 2 / {W} + 2 buckets of {bucket:,} x 2"),
+                Part("optimizer", 16 * n / W, f"n {n:,} x (4 master + 8 AdamW + 4 gradient) / {W}"),
+            ]
+        else:
+            found = [
+                Part("weights", 2 * live, f"{live:,} gathered x 2; the shards lie in host memory"),
+                Part("gradients", 4 * bucket, f"2 buckets of {bucket:,} x 2"),
+            ]
+    if work.reference:
+        share = W if work.layout in ("zero3", "zero3_offload", "fsdp2") else 1
+        found.append(Part("reference model", 2 * N / share if share > 1 else b * N / share, f"N {N:,}, frozen"))
+    return {part.name: part for part in found}
+
+
+def layer_bytes(dims: Dimensions, work: Workload) -> tuple[float, str]:
+    """What autograd keeps of one token in one block of `transformers`' Llama and Qwen, the attention mask included.
+
+    Of two RMS norms input and normalised input, the inputs of linear layers, queries, keys and values (keys repeated to
+    all heads) with the attention's output, and gate, its SiLU, up and their product. Counted from what autograd stores;
+    a test holds it to that.
+    """
+    H, I, q, kv, b = dims.hidden, dims.intermediate, dims.queries, dims.keys, 4 if work.trains == "float32" else 2  # noqa: E741
+    norms = {"float32": 4 * 4 + 2 * 4, "bfloat16": 2 * (4 + 2) + 2 * 2, "autocast": 4 * 4 + 5 * 2}[work.trains]
+    head_norms = (8 if b == 4 else 6) * (q + kv) + 4 * (dims.heads + dims.kv_heads) if dims.qk_norm else 0
+    statistics = 4 * dims.heads + 2 * 4
+    mask = b * work.row_tokens
+    total = norms * H + b * (4 * q + 4 * I) + head_norms + statistics + mask
+    how = f"{norms} H + {b} (4 Hq + 4 I)" + f" + {head_norms} head norms" * dims.qk_norm + f" + mask {mask}"
+    return total, how
+
+
+def activation_part(dims: Dimensions, work: Workload) -> Part:
+    """Of one micro-batch, at the end of its forward pass; under gradient checkpointing, at its last block."""
+    M, L, H = work.microbatch_rows * work.row_tokens, dims.layers, dims.hidden
+    stream = 2 if work.trains == "bfloat16" else 4
+    block, how = layer_bytes(dims, work)
+    final = 3 * stream * H
+    per_token = L * stream * H + block + final if work.checkpointing else L * block + final
+    rule = f"L x {stream} H + one block ({how})" if work.checkpointing else f"L x ({how})"
+    return Part("activations", M * per_token, f"M {M:,} tokens x [{rule} + {3 * stream} H]")
+
+
+def backward_part(dims: Dimensions, work: Workload) -> Part:
+    """Gradients of activations on their way through one block: of the product, its two factors, and the stream."""
+    M, b = work.microbatch_rows * work.row_tokens, 4 if work.trains == "float32" else 2
+    return Part("backward", M * b * (3 * dims.intermediate + 2 * dims.hidden), f"M {M:,} x {b} x (3 I + 2 H)")
+
+
+def head_part(dims: Dimensions, work: Workload, hardware: Hardware) -> Part:
+    """The language-model head: no logits but a strip, save where its weight is sharded and TRL's own code runs."""
+    C, V, H = work.microbatch_rows * work.limit_tokens, dims.vocabulary, dims.hidden
+    if work.layout in ("zero3", "zero3_offload", "fsdp2"):
+        return Part("head", 10.0 * C * V, f"C {C:,} x V {V:,} x (2 + 4 + 4): logits, whose head is sharded")
+    strip = min(hardware.strip, 4.0 * C * V)
+    gradient = 0 if work.lora_rank else 4 * V * H
+    return Part(
+        "head", strip + 4 * C * H + gradient,
+        f"strip {strip:,.0f} + C {C:,} x H x 4" + f" + gradient V {V:,} x H x 4" * (not work.lora_rank),
+    )  # fmt: skip
+
+
+def rollout_part(work: Workload) -> Part:
+    """Ids, masks, weights and log-probs of what was sampled."""
+    tokens = work.rows * work.row_tokens
+    return Part("rollouts", 40 * tokens, f"R {work.rows} x {work.row_tokens:,} tokens x 40 (ids, masks, weights)")
+
+
+def sampling_parts(dims: Dimensions, work: Workload, hardware: Hardware) -> list[Part]:
+    """What generation keeps: vLLM's reservation, or the cache and the logits of our own sampling loop."""
+    if work.vllm == "server":
+        return []
+    if work.vllm == "colocate":
+        reserved = work.vllm_share * hardware.memory
+        return [
+            Part(
+                "vLLM", reserved, f"{work.vllm_share} of the GPU: its weights {2 * dims.parameters / 1e9:.1f} GB, cache"
+            )
+        ]
+    b = 2 if work.layout != "ddp" else work.weight_bytes
+    tokens = work.rows * work.row_tokens
+    # The cache grows by a quarter at a time; one layer's copy exists twice while it does.
+    room = 1.25 + 1 / dims.layers
+    cache = Part(
+        "KV cache", room * tokens * dims.cache_values * b,
+        f"R {work.rows} x {work.row_tokens:,} tokens x 2 L Hkv {dims.cache_values:,} x {b} x {room:.2f} (room to grow)",
+    )  # fmt: skip
+    logits = Part(
+        "drawing", work.rows * (dims.vocabulary * 24 + work.limit_tokens * 8),
+        f"R {work.rows} x (V {dims.vocabulary:,} x 24 + {work.limit_tokens:,} x 8): logits, probabilities, their sums",
+    )  # fmt: skip
+    return [cache, logits]
+
+
+def history_part(work: Workload, hardware: Hardware) -> Part | None:
+    """The per-prompt store of a method with state: 16 bytes a prompt in a table that is half empty; in host memory."""
+    if not work.history:
+        return None
+    prompts = work.steps * work.rows * hardware.ranks // work.group_size
+    return Part("history", 32 * prompts, f"at most {prompts:,} prompts x 32, in host memory")
+
+
+def phases(dims: Dimensions, work: Workload, hardware: Hardware) -> dict[str, list[Part]]:
+    """What is held at once in each phase of a step; the fullest decides."""
+    static = static_parts(dims, work, hardware)
+    runtime = Part("runtime", hardware.runtime, "context and libraries")
+    history = history_part(work, hardware) if hardware.device == "cpu" else None
+    always = [runtime] + [part for name, part in static.items() if name not in ("gradients", "bfloat16 weights")]
+    always += [history] if history else []
+    updating = [*always, *(static[name] for name in ("gradients", "bfloat16 weights") if name in static)]
+    sampling = sampling_parts(dims, work, hardware)
+    if work.vllm == "colocate" and not work.vllm_sleeps:
+        updating += sampling
+    updating += [
+        rollout_part(work),
+        activation_part(dims, work),
+        head_part(dims, work, hardware),
+        backward_part(dims, work),
+    ]
+    return {"sampling": [*always, *sampling], "update": updating}
