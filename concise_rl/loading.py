@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,17 @@ def load_model(spec: Any) -> Any:
         raise UserError(f"model.dtype={spec.dtype!r} is no torch type: use auto, float32, bfloat16 or float16")
     options = {"attn_implementation": spec.attn_implementation} if spec.attn_implementation else {}
     return _from_pretrained(AutoModelForCausalLM, spec, WEIGHT_FILES, dtype=dtype, **options)
+
+
+def whole(model: Any) -> AbstractContextManager[Any]:
+    """A context in which the weights are all here: under ZeRO-3 they are sharded as soon as they are loaded."""
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
+    if not is_deepspeed_zero3_enabled():
+        return nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(list(model.parameters()))
 
 
 def check_folder(path: str, needed: Mapping[str, Sequence[str]]) -> None:

@@ -70,7 +70,7 @@ def run(config: DictConfig) -> None:
     from accelerate import PartialState
     from transformers import PrinterCallback
 
-    from concise_rl.loading import load_model, load_prompts, load_tokenizer, lora
+    from concise_rl.loading import load_model, load_prompts, load_tokenizer, lora, whole
     from concise_rl.reporting.session import Session
     from concise_rl.trainer import ConciseConfig, ConciseTrainer, training_dataset
 
@@ -100,7 +100,10 @@ def run(config: DictConfig) -> None:
     def evaluation(name: str, evaluated: Any, *, stored: bool) -> Any:
         return session.evaluation(name, lambda: evaluate(config, evaluated, tokenizer, test, verifier), stored=stored)
 
-    before = evaluation("before", model, stored=start is not None) if test else None
+    before = None
+    if test:
+        with whole(model):
+            before = evaluation("before", model, stored=start is not None)
     trainer = ConciseTrainer(
         model,
         shapers=shapers,

@@ -1,4 +1,4 @@
-"""One process and two (gloo, `accelerate launch`) are one experiment, with a group astride the ranks."""
+"""One process, and two in every layout (gloo, `accelerate launch`), are one experiment; a group lies astride the ranks."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+import yaml
+from transformers import AutoModelForCausalLM
 
 from concise_rl import checkpoint
 
@@ -18,24 +20,58 @@ SCRIPT = Path(__file__).parent / "two_ranks.py"
 ROOT = Path(__file__).parents[2]
 
 
-def launch(out: Path, processes: int, method: str, rows_per_rank: int) -> None:
+STEPS = 4
+
+
+def launch(out: Path, layout: str, method: str) -> None:
+    """Train in this layout: 24 rows a step, on one rank or half of them on each of two."""
     out.mkdir()
-    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
-    command += ["--config_file", str(ROOT / "launch" / "accelerate" / "cpu2.yaml")]
-    command += ["--num_processes", str(processes), "--main_process_port", "0"]
-    command += [str(SCRIPT), str(out), method, f"trainer.per_device_train_batch_size={rows_per_rank}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    config = ROOT / "launch" / "accelerate" / "cpu2.yaml" if layout in ("one", "ddp") else sharded_config(layout, out)
+    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file", str(config)]
+    command += ["--num_processes", "1" if layout == "one" else "2", "--main_process_port", "0"]
+    command += [str(SCRIPT), str(out), method, f"trainer.per_device_train_batch_size={24 if layout == 'one' else 12}"]
+    command += [f"trainer.max_steps={STEPS}", f"trainer.save_steps={STEPS}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "DS_ACCELERATOR": "cpu"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("method", ["hapo", "canon_entropy"])
-def test_one_rank_equals_two(tmp_path, method):
+def sharded_config(layout: str, out: Path) -> Path:
+    """The project's own recipe for eight GPUs, turned to two processes on CPU."""
+    recipe = (ROOT / "launch" / "accelerate" / f"{layout}.yaml").read_text()
+    config = yaml.safe_load(recipe) | {"num_processes": 2, "use_cpu": True, "mixed_precision": "no"}
+    path = out / "accelerate.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@pytest.fixture(scope="module")
+def one_rank(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The run of a method on one rank, made once."""
+    made: dict[str, Path] = {}
+
+    def run(method: str) -> Path:
+        if method not in made:
+            made[method] = tmp_path_factory.mktemp("ranks") / method
+            launch(made[method], "one", method)
+        return made[method]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("layout", "method"),
+    [("ddp", "hapo"), ("ddp", "canon_entropy"), ("fsdp2", "hapo"), ("zero2", "hapo"), ("zero3", "hapo")],
+)
+def test_one_rank_equals_two(tmp_path, one_rank, layout, method):
     # 24 rows are three groups of 8; two ranks hold 12 rows each, so the second group lies astride them.
-    launch(tmp_path / "one", 1, method, 24)
-    launch(tmp_path / "two", 2, method, 12)
-    one, two = (json.loads((tmp_path / name / "steps.json").read_text()) for name in ("one", "two"))
-    assert len(one) == len(two) == 2
+    if layout.startswith("zero"):
+        pytest.importorskip("deepspeed")
+    two_path = tmp_path / "two"
+    launch(two_path, layout, method)
+    one_path = one_rank(method)
+    one, two = (json.loads((path / "steps.json").read_text()) for path in (one_path, two_path))
+    assert len(one) == len(two) == STEPS
     first, other = one[0], two[0]
     for name in ("prompt_ids", "lengths", "correct", "think_lengths", "task_reward", "group_size"):
         assert first["batch"][name] == other["batch"][name], name
@@ -43,10 +79,14 @@ def test_one_rank_equals_two(tmp_path, method):
     np.testing.assert_allclose(first["credit"], other["credit"], rtol=1e-5, atol=1e-7)
     if method == "hapo":  # entropies differ by the rounding of other batch shapes; lengths do not
         assert one == two
-        states = [checkpoint.load_state(tmp_path / name)[0] for name in ("one/rank0", "two/rank0", "two/rank1")]
+        folders = (one_path / "rank0", two_path / "rank0", two_path / "rank1")
+        states = [checkpoint.load_state(folder)[0] for folder in folders]
         assert states[0] == states[1] == states[2]
         assert len(states[0]["shaper"][0]) > 0
-    assert checkpoint.verify(tmp_path / "two" / "checkpoint-2") is None
-    weights = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two")]
-    for name in weights[0]:
-        assert np.abs(weights[0][name] - weights[1][name]).mean() < 1e-6, name
+    saved = two_path / f"checkpoint-{STEPS}"
+    assert checkpoint.verify(saved) is None
+    # A checkpoint of any layout loads as a plain model, and it is the model that one rank made.
+    weights = AutoModelForCausalLM.from_pretrained(saved).state_dict()
+    expected = AutoModelForCausalLM.from_pretrained(one_path / f"checkpoint-{STEPS}").state_dict()
+    for name in expected:
+        assert (weights[name] - expected[name]).abs().mean() < 1e-6, name

@@ -1,4 +1,4 @@
-"""Trains two steps on rollouts that depend on the row alone, not on the rank that samples it; writes what came of it.
+"""Trains some steps on rollouts that depend on the row alone, not on the rank that samples it; writes what came of it.
 
 Run by test_ranks.py under one process and under two.
 """
@@ -83,7 +83,6 @@ def main() -> None:
     checkpoint.save_state(folder, {"shaper": own}, {})
     if PartialState().is_main_process:
         (Path(out) / "steps.json").write_text(json.dumps(sink.lines))
-        trainer.model.save_pretrained(Path(out) / "model")
 
 
 if __name__ == "__main__":
