@@ -128,10 +128,57 @@ def report(overrides: list[str]) -> None:
             print(f"| {part.name}, seconds | {part.seconds:.2f} | {seconds:.2f} | {part.seconds / seconds:.2f} |")
 
 
+BIG = (
+    "qwen3_0.6b", "llama3.2_1b", "qwen2.5_math_1.5b", "qwen3_1.7b", "r1_distill_qwen_1.5b", "llama3.2_3b", "qwen3_4b",
+    "qwen2.5_math_7b", "r1_distill_qwen_7b",
+)  # fmt: skip
+LORA = ["peft=lora", "model.dtype=bfloat16"]
+SCALING = ROOT / "docs" / "scaling.md"
+BEGIN, END = "<!-- scaling -->\n", "<!-- /scaling -->"
+
+
+def scaling_table(steps: int = 500) -> str:
+    """Every model recipe on one H100 and on eight: all weights where they fit, else adapters."""
+    from concise_rl.planning import Request
+
+    lines = [
+        "| `concise-rl plan ...` | prompts x completions | limit | sampling GB | update GB | sampling s | scoring and update s "
+        f"| step s | tokens/s | hours, {steps} steps | dollars |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for hardware in ("h100x1", "h100x8"):
+        for model in BIG:
+            chosen = [f"hardware={hardware}", f"model={model}"]
+            plan = Request.of([*chosen, f"steps={steps}"]).plan()
+            if plan.misfit:
+                chosen += LORA
+                plan = Request.of([*chosen, f"steps={steps}"]).plan()
+            work, seconds = plan.work, {part.name: part.seconds for part in plan.durations}
+            held = {phase: sum(part.bytes for part in parts) / 1e9 for phase, parts in plan.phases.items()}
+            prompts = work.optimizer_rows * plan.hardware.ranks // work.group_size
+            fits = "" if plan.misfit is None else f" ({plan.misfit.sentence})"
+            lines.append(
+                f"| `{' '.join(chosen)}`{fits} | {prompts} x {work.group_size} | {work.limit_tokens:,} "
+                f"| {held['sampling']:.0f} | {held['update']:.0f} | {seconds['sampling']:.0f} "
+                f"| {seconds['scoring'] + seconds['update']:.1f} | {plan.step_seconds:.0f} "
+                f"| {plan.tokens_per_second:,.0f} | {plan.hours:.1f} | {plan.dollars():,.0f} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def write_scaling() -> None:
+    before, _, rest = SCALING.read_text().partition(BEGIN)
+    SCALING.write_text(before + BEGIN + "\n" + scaling_table() + "\n" + END + rest.partition(END)[2])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smollm2", action="store_true")
+    parser.add_argument("--scaling", action="store_true")
     arguments = parser.parse_args()
+    if arguments.scaling:
+        write_scaling()
+        return
     if "MALLOC_MMAP_THRESHOLD_" not in os.environ:  # read when a process starts
         os.environ |= {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
         os.execv(sys.executable, [sys.executable, *sys.argv])

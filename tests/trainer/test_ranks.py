@@ -1,4 +1,4 @@
-"""One process, and two in every layout (gloo, `accelerate launch`), are one experiment; a group lies astride the ranks."""
+"""One process, and two in every layout (gloo, `accelerate launch`), are one experiment, a group astride the ranks."""
 
 from __future__ import annotations
 
