@@ -14,8 +14,8 @@ demo: $(VENV)/.demo  ## train the embedded reasoner with HAPO; before and after
 	$(BIN)/concise-rl train method=hapo model=tiny data=chain_sum advantage.group_relative.scale=batch \
 		run.dir=runs/demo overwrite=true
 
-test: $(VENV)/.test check  ## static checks and all tests
-	$(BIN)/python -m pytest
+test: $(VENV)/.test check  ## static checks and all tests, a process a core of two
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.test  ## ruff, mypy, import contract
 	$(BIN)/ruff check .
