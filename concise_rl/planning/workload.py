@@ -22,7 +22,8 @@ class Hardware:
     Attributes:
         device: `cpu` or `cuda`.
         ranks: processes, one a GPU.
-        memory: bytes that a rank can take.
+        memory: bytes of a rank.
+        usable: share of them that can be filled; the rest is lost to fragmentation.
         runtime: bytes of a rank that hold no data: CUDA context and kernels, NCCL; on CPU interpreter and libraries.
         flops: a second, of a rank, in matrix products; dense bfloat16 on GPU, float32 on CPU.
         efficiency: share of `flops` that training reaches.
@@ -37,6 +38,7 @@ class Hardware:
     device: str
     ranks: int
     memory: float
+    usable: float
     runtime: float
     flops: float
     efficiency: float
@@ -49,14 +51,14 @@ class Hardware:
 
 
 _H100: dict[str, Any] = {
-    "device": "cuda", "memory": 79.6 * 2**30, "flops": 989e12, "efficiency": 0.40, "bandwidth": 0.7 * 3.35e12,
-    "link": 0.7 * 450e9, "eager_seconds": 8e-4, "engine_seconds": 1e-4, "strip": 2**30,
+    "device": "cuda", "memory": 79.6 * 2**30, "usable": 0.95, "flops": 989e12, "efficiency": 0.40,
+    "bandwidth": 0.7 * 3.35e12, "link": 0.7 * 450e9, "eager_seconds": 8e-4, "engine_seconds": 1e-4, "strip": 2**30,
 }  # fmt: skip
 
 HARDWARE: dict[str, Hardware] = {
     "cpu2": Hardware(
-        device="cpu", ranks=1, memory=16e9, runtime=0.75e9, flops=6e10, efficiency=0.5, bandwidth=1e10, link=1e9,
-        eager_seconds=4e-4, engine_seconds=4e-4, strip=64 * 2**20, dollars=0.1,
+        device="cpu", ranks=1, memory=16e9, usable=0.95, runtime=0.75e9, flops=6e10, efficiency=0.5, bandwidth=1e10,
+        link=1e9, eager_seconds=4e-4, engine_seconds=4e-4, strip=64 * 2**20, dollars=0.1,
     ),
     "h100x1": Hardware(ranks=1, runtime=1e9, dollars=3.0, **_H100),
     "h100x8": Hardware(ranks=8, runtime=2e9, dollars=24.0, **_H100),
