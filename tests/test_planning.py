@@ -180,6 +180,14 @@ def test_sharding_holds_less_than_data_parallel(layout):
     assert (sharded.host > 0) == (layout == "zero3_offload")
 
 
+def test_a_vllm_server_takes_half_of_the_machine_and_none_of_a_ranks_memory():
+    served, own = plan("run=gpu8_server", "model=qwen3_4b"), plan("run=gpu8", "model=qwen3_4b")
+    assert (served.hardware.ranks, own.hardware.ranks) == (4, 8)
+    assert part(served, "update", "optimizer") == 2 * part(own, "update", "optimizer")
+    assert part(served, "sampling", "vLLM") == 0 < part(own, "sampling", "vLLM")
+    assert served.work.optimizer_rows * 4 == own.work.optimizer_rows * 8
+
+
 def test_more_rows_cost_sampling_memory_and_time_and_no_activations():
     one, two = plan("prompts_per_step=8"), plan("prompts_per_step=16")
     assert part(two, "sampling", "KV cache") == 2 * part(one, "sampling", "KV cache")

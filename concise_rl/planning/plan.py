@@ -38,8 +38,8 @@ class Misfit:
     @property
     def sentence(self) -> str:
         return (
-            f"{self.part} does not fit in {self.phase}: {gb(self.needed)} of {gb(self.memory)} with what is there "
-            f"before; {REMEDIES.get(self.part, _OTHERWISE)}"
+            f"no room for {self.part} in {self.phase}: {gb(self.needed)} with what is held before, of "
+            f"{gb(self.memory)}; {REMEDIES.get(self.part, _OTHERWISE)}"
         )
 
 

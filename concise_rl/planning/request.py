@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from concise_rl.errors import UserError
@@ -48,7 +48,7 @@ class Request:
                     _number(name, value)
                 overrides.append(f"{SHORT.get(name, name)}={value}")
         runs = [item.removeprefix("run=") for item in overrides if item.startswith("run=")]
-        machines = {run: machine for machine, run in RUNS.items()}
+        machines = {"gpu8_server": "h100x8"} | {run: machine for machine, run in RUNS.items()}
         hardware = given.get("hardware") or machines.get(runs[-1] if runs else "cpu", "cpu2")
         if hardware not in HARDWARE:
             _refuse("hardware", hardware, HARDWARE)
@@ -77,6 +77,8 @@ class Request:
         composed = config.compose(self.overrides)
         shapers, advantage = config.shapers_and_advantage(composed)
         composite, hardware = Compose(shapers), HARDWARE[self.hardware]
+        if composed.trainer.get("use_vllm") and composed.trainer.get("vllm_mode") == "server":
+            hardware = replace(hardware, ranks=max(1, hardware.ranks // 2))  # the server has the other half
         work = workload_of(
             composed,
             hardware,
