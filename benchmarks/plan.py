@@ -60,7 +60,6 @@ def run(overrides: list[str], found: dict[str, float], start: float) -> int:
     shapers, advantage = shapers_and_advantage(composed)
     tokenizer = load_tokenizer(composed.model)
     model = load_model(composed.model)
-    model.is_quantized = False  # unpacked from GGUF, though transformers goes on calling it so
     with tempfile.TemporaryDirectory() as folder:
         trainer = ConciseTrainer(
             model,

@@ -249,7 +249,7 @@ def main() -> None:
         if arguments.smollm2:
             smollm2(folder, arguments.repeats)
             return
-        for method, step in (("grpo", 1), ("grpo", 9), ("hapo", 9)):
+        for method, step in (("grpo", 9), ("hapo", 9)):
             trainer, inputs = embedded_trainer(method, step, folder)
             found = compare(trainer, inputs, f"{method}, step {step}", arguments.repeats)
             generation(trainer, inputs, found, arguments.repeats)

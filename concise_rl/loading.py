@@ -57,7 +57,10 @@ def load_model(spec: Any) -> Any:
     if dtype != "auto" and not isinstance(dtype, torch.dtype):
         raise UserError(f"model.dtype={spec.dtype!r} is no torch type: use auto, float32, bfloat16 or float16")
     options = {"attn_implementation": spec.attn_implementation} if spec.attn_implementation else {}
-    return _from_pretrained(AutoModelForCausalLM, spec, WEIGHT_FILES, dtype=dtype, **options)
+    model = _from_pretrained(AutoModelForCausalLM, spec, WEIGHT_FILES, dtype=dtype, **options)
+    if spec.path.startswith(PACKAGE):
+        model.is_quantized = False  # a GGUF file is unpacked as it is loaded, and its weights can be trained
+    return model
 
 
 def whole(model: Any) -> AbstractContextManager[Any]:
