@@ -48,9 +48,8 @@ class TorchFold:
             dz_nv = tile_nv.exp_().mul_(upstream.scale_N[:, None])
         else:
             exp_nv = torch.exp(tile_nv, out=self._like(tile_nv, "exp"))
-            factor_nv = torch.addcmul(
-                upstream.scale_N[:, None], tile_nv, upstream.entropy_scale_N[:, None], value=-1, out=tile_nv
-            )
+            # Two passes: a broadcast addcmul takes the time of ten.
+            factor_nv = tile_nv.mul_(-upstream.entropy_scale_N[:, None]).add_(upstream.scale_N[:, None])
             dz_nv = factor_nv.mul_(exp_nv)
         local_n, inside_n = _local_targets(rows.target_N, first_column, tile_nv.shape[1])
         dz_nv.scatter_add_(1, local_n[:, None], (upstream.logprob_grad_N * inside_n)[:, None])
