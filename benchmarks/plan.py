@@ -51,25 +51,17 @@ def measure(overrides: list[str]) -> tuple[dict[str, float], int]:
 
 def run(overrides: list[str], found: dict[str, float], start: float) -> int:
     """Train as `concise-rl train` does, and take what each phase took; returns the last step's prompt tokens."""
-    from concise_rl.config import compose, shapers_and_advantage, trainer_fields, verifier_of
+    from concise_rl.config import compose, trainer_fields
     from concise_rl.data import ChainSum
     from concise_rl.loading import load_model, load_tokenizer
-    from concise_rl.trainer import ConciseConfig, ConciseTrainer, training_dataset
+    from concise_rl.train import build_trainer
+    from concise_rl.trainer import ConciseConfig
 
     composed = compose(overrides)
-    shapers, advantage = shapers_and_advantage(composed)
-    tokenizer = load_tokenizer(composed.model)
-    model = load_model(composed.model)
+    model, tokenizer = load_model(composed.model), load_tokenizer(composed.model)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = ConciseTrainer(
-            model,
-            shapers=shapers,
-            advantage=advantage,
-            verifier=verifier_of(composed),
-            train_dataset=training_dataset(ChainSum().load("train"), tokenizer, None),
-            args=ConciseConfig(output_dir=folder, **trainer_fields(composed)),
-            processing_class=tokenizer,
-        )
+        args = ConciseConfig(output_dir=folder, **trainer_fields(composed))
+        trainer = build_trainer(composed, args, model, tokenizer, ChainSum().load("train"))
         trainer.eos_token_ids = []
         trainer._drop_idle_rows = False  # a plan counts every row
         prompt_lengths = watch(trainer, found, start)
@@ -85,7 +77,6 @@ def watch(trainer: Any, found: dict[str, float], start: float) -> list[int]:
     def timed(name: str, call: Any) -> Any:
         def measured(*args: Any, **kwargs: Any) -> Any:
             Path("/proc/self/clear_refs").write_text("5")
-            print(name, "before", (resident("VmRSS") - start) / 1e6)
             begun = time.process_time()
             result = call(*args, **kwargs)
             found[f"{name} seconds"] = time.process_time() - begun

@@ -26,29 +26,27 @@ from typing import Any
 import torch
 from trl import GRPOTrainer
 
-from concise_rl.config import compose, shapers_and_advantage, trainer_fields, verifier_of
+from concise_rl.config import compose, trainer_fields
 from concise_rl.data import ChainSum
 from concise_rl.loading import load_model, load_tokenizer
-from concise_rl.trainer import ConciseConfig, ConciseTrainer, training_dataset
+from concise_rl.train import build_trainer
+from concise_rl.trainer import ConciseConfig, ConciseTrainer
 
 Inputs = dict[str, Any]
+
+
+def trainer_of(composed: Any, folder: str) -> ConciseTrainer:
+    """The trainer of a configuration, on the embedded task."""
+    args = ConciseConfig(output_dir=folder, **trainer_fields(composed))
+    model, tokenizer = load_model(composed.model), load_tokenizer(composed.model)
+    return build_trainer(composed, args, model, tokenizer, ChainSum().load("train"))
 
 
 def embedded_trainer(method: str, step: int, folder: str) -> tuple[ConciseTrainer, Inputs]:
     """A trainer on the embedded model, and its generation of 16 x 8 rows at this step of training."""
     # Each prompt comes back after 8 steps: before that a history-aware method has no history to compare with.
     composed = compose([f"method={method}", f"trainer.max_steps={step}", "trainer.save_strategy=no"])
-    shapers, advantage = shapers_and_advantage(composed)
-    tokenizer = load_tokenizer(composed.model)
-    trainer = ConciseTrainer(
-        load_model(composed.model),
-        shapers=shapers,
-        advantage=advantage,
-        verifier=verifier_of(composed),
-        train_dataset=training_dataset(ChainSum().load("train"), tokenizer, None),
-        args=ConciseConfig(output_dir=folder, **trainer_fields(composed)),
-        processing_class=tokenizer,
-    )
+    trainer = trainer_of(composed, folder)
     kept: list[Inputs] = []
     generate = trainer._generate_and_score_completions
 
@@ -194,19 +192,9 @@ def generation(trainer: ConciseTrainer, inputs: Inputs, step: dict[str, float], 
 
 def smollm2(folder: str, repeats: int) -> None:
     """SmolLM2-135M on 32 rows of 16 to 160 tokens, credits of both signs, none of them zero."""
-    composed = compose(["method=grpo", "model=smollm2_135m", "trainer.save_strategy=no"])
-    tokenizer = load_tokenizer(composed.model)
-    shapers, advantage = shapers_and_advantage(composed)
-    fields = trainer_fields(composed) | {"per_device_train_batch_size": 32, "max_completion_length": 160}
-    trainer = ConciseTrainer(
-        load_model(composed.model),
-        shapers=shapers,
-        advantage=advantage,
-        verifier=verifier_of(composed),
-        train_dataset=training_dataset(ChainSum().load("train"), tokenizer, None),
-        args=ConciseConfig(output_dir=folder, **fields),
-        processing_class=tokenizer,
-    )
+    overrides = ["method=grpo", "model=smollm2_135m", "trainer.save_strategy=no"]
+    overrides += ["trainer.per_device_train_batch_size=32", "trainer.max_completion_length=160"]
+    trainer = trainer_of(compose(overrides), folder)
     trainer.current_gradient_accumulation_steps = 1
     trainer.model.train()
     generator = torch.Generator().manual_seed(0)

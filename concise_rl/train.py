@@ -61,18 +61,19 @@ def guarded(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
 def run(config: DictConfig) -> None:
     """Evaluate, train, evaluate again, and write what came of it into the run folder."""
     # What can be refused without a model is refused before one is loaded.
-    shapers, advantage = configuration.shapers_and_advantage(config)
+    configuration.shapers_and_advantage(config)
     verifier = configuration.verifier_of(config)
     source = configuration.to_object(config.data, "data")
+    guard = configuration.to_object(config.guard, "guard")
     folder = run_folder(config)
 
     import torch
     from accelerate import PartialState
     from transformers import PrinterCallback
 
-    from concise_rl.loading import load_model, load_prompts, load_tokenizer, lora, whole
+    from concise_rl.loading import load_model, load_prompts, load_tokenizer, whole
     from concise_rl.reporting.session import Session
-    from concise_rl.trainer import ConciseConfig, ConciseTrainer, training_dataset
+    from concise_rl.trainer import ConciseConfig
 
     quiet_libraries()
     if config.model.threads:
@@ -104,21 +105,9 @@ def run(config: DictConfig) -> None:
     if test:
         with whole(model):
             before = evaluation("before", model, stored=start is not None)
-    trainer = ConciseTrainer(
-        model,
-        shapers=shapers,
-        advantage=advantage,
-        verifier=verifier,
-        train_dataset=training_dataset(train, tokenizer, config.system_prompt),
-        args=args,
-        processing_class=tokenizer,
-        sinks=session.sinks,
-        think_end=config.model.think_end,
-        verify_deadline_seconds=config.verify_deadline_seconds,
-        peft_config=lora(config.peft),
-    )
+    trainer = build_trainer(config, args, model, tokenizer, train, sinks=session.sinks)
     trainer.remove_callback(PrinterCallback)
-    preemption = watch(trainer, configuration.to_object(config.guard, "guard"), session.warn)
+    preemption = watch(trainer, guard, session.warn)
     with session.training(configuration.resolved(config), step=checkpoint.step_of(start) if start else 0):
         trainer.train(resume_from_checkpoint=str(start) if start else None)
     if preemption.asked:
@@ -130,6 +119,33 @@ def run(config: DictConfig) -> None:
         with trainer.generation_model() as trained:
             after = evaluation("after", trained, stored=False)
     session.finish(before, after)
+
+
+def build_trainer(
+    config: DictConfig,
+    args: Any,
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Any],
+    *,
+    kind: type | None = None,
+    **options: Any,
+) -> Any:
+    """The trainer that a configuration describes, a `ConciseTrainer` or the subclass `kind`; `options` override."""
+    from concise_rl.loading import lora
+    from concise_rl.trainer import ConciseTrainer, training_dataset
+
+    shapers, advantage = configuration.shapers_and_advantage(config)
+    described = {
+        "shapers": shapers,
+        "advantage": advantage,
+        "verifier": configuration.verifier_of(config),
+        "train_dataset": training_dataset(prompts, tokenizer, config.system_prompt),
+        "think_end": config.model.think_end,
+        "verify_deadline_seconds": config.verify_deadline_seconds,
+        "peft_config": lora(config.peft),
+    }
+    return (kind or ConciseTrainer)(model, args=args, processing_class=tokenizer, **described | options)
 
 
 def watch(trainer: Any, guard: Guard, warn: Callable[[str], None]) -> Any:

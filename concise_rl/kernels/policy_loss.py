@@ -56,7 +56,7 @@ def linear_policy_loss(
 
     Args:
         hidden, weight, targets, bias, temperature, mask, softcap, logit_scale, vocab_start, group, backend: as for
-            `linear_logprob`. FlatRows that do not count are not given to `token_loss`.
+            `linear_logprob`. Rows that do not count are not given to `token_loss`.
         token_loss: must be elementwise: the loss of a row may depend on that row's log-prob and entropy alone, and on
             whatever else the function knows of the row. It is called with one block of rows at a time, under autograd.
         entropy: "none" gives `token_loss` no entropy; "nograd" a constant one; "grad" lets the loss depend on it.

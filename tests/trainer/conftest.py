@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from concise_rl.config import compose, shapers_and_advantage, trainer_fields, verifier_of
+from concise_rl.config import compose, trainer_fields
 from concise_rl.data import ChainSum
 from concise_rl.loading import load_model, load_tokenizer
-from concise_rl.trainer import ConciseConfig, ConciseTrainer, training_dataset
+from concise_rl.train import build_trainer
+from concise_rl.trainer import ConciseConfig, ConciseTrainer
 
 SMALL = (
     "trainer.per_device_train_batch_size=16",
@@ -48,20 +49,10 @@ def make_trainer(tmp_path: Path) -> Any:
 
     def make(*overrides: str, **kwargs: Any) -> tuple[ConciseTrainer, Recorder]:
         composed = compose([*SMALL, *overrides])
-        shapers, advantage = shapers_and_advantage(composed)
-        tokenizer = load_tokenizer(composed.model)
-        recorder = Recorder()
-        trainer = ConciseTrainer(
-            load_model(composed.model),
-            shapers=shapers,
-            advantage=advantage,
-            verifier=verifier_of(composed),
-            train_dataset=training_dataset(ChainSum().load("train"), tokenizer, None),
-            args=ConciseConfig(output_dir=str(tmp_path / "run"), **trainer_fields(composed)),
-            processing_class=tokenizer,
-            sinks=[recorder],
-            **kwargs,
-        )
+        model, tokenizer, recorder = load_model(composed.model), load_tokenizer(composed.model), Recorder()
+        args = ConciseConfig(output_dir=str(tmp_path / "run"), **trainer_fields(composed))
+        prompts = ChainSum().load("train")
+        trainer = build_trainer(composed, args, model, tokenizer, prompts, sinks=[recorder], **kwargs)
         return trainer, recorder
 
     return make

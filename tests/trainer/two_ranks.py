@@ -14,12 +14,13 @@ import torch
 from accelerate import PartialState
 
 from concise_rl import checkpoint
-from concise_rl.config import compose, shapers_and_advantage, trainer_fields, verifier_of
+from concise_rl.config import compose, trainer_fields
 from concise_rl.data import ChainSum
 from concise_rl.data.chain_sum import answer, running_sum
 from concise_rl.loading import load_model, load_tokenizer
 from concise_rl.reporting.run_log import step_to_json
-from concise_rl.trainer import ConciseConfig, ConciseTrainer, training_dataset
+from concise_rl.train import build_trainer
+from concise_rl.trainer import ConciseConfig, ConciseTrainer
 
 
 class RowSampler(ConciseTrainer):
@@ -63,19 +64,10 @@ def main() -> None:
             *overrides,
         ]
     )
-    shapers, advantage = shapers_and_advantage(composed)
-    tokenizer = load_tokenizer(composed.model)
-    sink = Sink()
-    trainer = RowSampler(
-        load_model(composed.model),
-        shapers=shapers,
-        advantage=advantage,
-        verifier=verifier_of(composed),
-        train_dataset=training_dataset(ChainSum().load("train"), tokenizer, None),
-        args=ConciseConfig(output_dir=out, **trainer_fields(composed)),
-        processing_class=tokenizer,
-        sinks=[sink],
-    )
+    model, tokenizer, sink = load_model(composed.model), load_tokenizer(composed.model), Sink()
+    args = ConciseConfig(output_dir=out, **trainer_fields(composed))
+    prompts = ChainSum().load("train")
+    trainer = build_trainer(composed, args, model, tokenizer, prompts, kind=RowSampler, sinks=[sink])
     trainer.train()
     own = trainer.shaper_state
     folder = Path(out) / f"rank{PartialState().process_index}"
