@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -32,8 +34,15 @@ def launch(out: Path, layout: str, method: str) -> None:
     command += [str(SCRIPT), str(out), method, f"trainer.per_device_train_batch_size={24 if layout == 'one' else 12}"]
     command += [f"trainer.max_steps={STEPS}", f"trainer.save_steps={STEPS}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "DS_ACCELERATOR": "cpu"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=280)
-    assert done.returncode == 0, done.stderr[-3000:]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
+    try:
+        _, errors = process.communicate(timeout=280)
+    finally:  # a launcher that is killed leaves its ranks behind
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, errors[-3000:]
 
 
 def sharded_config(layout: str, out: Path) -> Path:
