@@ -179,6 +179,13 @@ class RolloutBatch:
         """View (N, ...) as (P, G, ...)."""
         return rows_N.reshape(self.n_prompts, self.group_size, *rows_N.shape[1:])
 
+    def without_variance(self, values_N: Tensor) -> Tensor:
+        """The groups whose scorable rows all have one value, (P,) bool; so have those with fewer than two such rows."""
+        values_PG, scorable_PG = self.by_group(values_N), self.by_group(self.scorable)
+        lowest_P = torch.where(scorable_PG, values_PG, torch.inf).amin(dim=1)
+        highest_P = torch.where(scorable_PG, values_PG, -torch.inf).amax(dim=1)
+        return lowest_P >= highest_P
+
     def per_row(self, values_P: Tensor) -> Tensor:
         """Repeat one value a prompt, (P, ...), for each of its completions, (N, ...)."""
         return values_P.repeat_interleave(self.group_size, dim=0)

@@ -26,7 +26,7 @@ from concise_rl.data import BENCHMARK_SOURCES, DATA_SOURCES
 from concise_rl.errors import UserError
 from concise_rl.evaluation import Mode
 from concise_rl.evaluation.backends import HTTPBackend
-from concise_rl.options import Guard
+from concise_rl.options import Guard, Teaching
 from concise_rl.shapers import SHAPERS, Shaper
 from concise_rl.verifiers import VERIFIERS, Verifier
 
@@ -217,6 +217,11 @@ def shapers_and_advantage(config: DictConfig) -> tuple[list[Shaper], Advantage]:
 def verifier_of(config: DictConfig, source: str = "data") -> Verifier:
     """The verifier that the data source names, or with `source="benchmark"` the benchmark."""
     return build(config[source].verifier, "verifier", config)
+
+
+def teaching_of(config: DictConfig) -> Teaching:
+    """What becomes of completions that were cut off and of groups without variance."""
+    return Teaching(config.truncated, config.zero_variance, config.refill_rounds)
 
 
 def trainer_fields(config: DictConfig) -> dict[str, Any]:

@@ -45,6 +45,11 @@ class ConciseConfig(GRPOConfig):
     def __post_init__(self) -> None:
         if self.max_tokens_per_microbatch < 1:
             raise UserError(f"trainer.max_tokens_per_microbatch={self.max_tokens_per_microbatch}: must be positive")
+        if self.mask_truncated_completions:
+            raise UserError(
+                "trainer.mask_truncated_completions=true hides rows from the loss alone: set truncated=mask, which "
+                "leaves them out of baseline and history too"
+            )
         super().__post_init__()
 
 
@@ -204,7 +209,7 @@ class LeanTrainer(GRPOTrainer):
     def _weigh(self, buffered: list[dict[str, Any]]) -> None:
         """Give every token of a generation its weight in the loss of its optimizer step."""
         masks = [inputs["completion_mask"] * inputs.get("tool_mask", 1) for inputs in buffered]
-        own = torch.tensor([[len(mask), mask.sum()] for mask in masks], dtype=torch.float64)
+        own = torch.tensor([[mask.any(dim=1).sum(), mask.sum()] for mask in masks], dtype=torch.float64)
         counts = self.accelerator.reduce(own.to(self.accelerator.device, torch.float32), reduction="sum").tolist()
         steps = self.args.gradient_accumulation_steps
         # Where one optimizer step spans several generations, the later ones are taken to be like this one.

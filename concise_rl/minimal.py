@@ -19,11 +19,13 @@ from torch import Tensor
 from concise_rl.advantages import ADVANTAGES, Advantage
 from concise_rl.batch import RolloutBatch
 from concise_rl.data import Prompt, render
+from concise_rl.groups import judge, leave_out
+from concise_rl.options import Teaching, Truncated, ZeroVariance
 from concise_rl.rollout import LocalRollout, TokenVocabulary, collect, step_metrics
 from concise_rl.sampling import sample_tokens
 from concise_rl.shapers import SHAPERS, Shaper
 from concise_rl.shapers.base import State
-from concise_rl.verifiers import Verifier, verify_many
+from concise_rl.verifiers import Verifier
 
 
 def token_logprobs(model: Any, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> Tensor:
@@ -72,6 +74,7 @@ def rollout(
     group_size: int,
     max_tokens: int,
     step: int,
+    truncated: Truncated = Truncated.as_is,
 ) -> tuple[RolloutBatch, list[list[int]], list[list[int]]]:
     """Sample G completions of each prompt and judge them; also returns the token ids of prompts and completions."""
     asked = [prompt for prompt in prompts for _ in range(group_size)]
@@ -89,7 +92,9 @@ def rollout(
         pad_token_id=tokenizer.pad_token_id,
     )
     answers = tokenizer.batch_decode([[t for t in ids if t not in vocabulary.eos_ids] for ids in completion_ids])
-    verdicts = verify_many(verifier, [(a, p.reference) for a, p in zip(answers, asked, strict=True)])
+    pairs = [(a, p.reference) for a, p in zip(answers, asked, strict=True)]
+    cut_off = [vocabulary.cut_off(ids) for ids in completion_ids]
+    verdicts = judge(verifier, pairs, cut_off, truncated=truncated, deadline_seconds=5.0)
     rows = [
         LocalRollout(p.id, str(text), ids, answer, verdict, p.columns)
         for p, text, ids, answer, verdict in zip(asked, texts, completion_ids, answers, verdicts, strict=True)
@@ -107,14 +112,18 @@ def update(
     shaper: Shaper,
     advantage: Advantage,
     state: State,
+    teaching: Teaching | None = None,
     **loss_options: Any,
 ) -> tuple[State, Tensor, Tensor]:
     """One step of learning; returns the shaper's new state, the shaped reward and the credit."""
+    batch, teaches = leave_out(batch, teaching or Teaching())
     shaped, state = shaper(batch, batch.task_reward, state)  # reward in, reward out
     credit = advantage(batch, shaped.reward)  # reward to credit
-    logprobs = token_logprobs(model, prompt_ids, completion_ids)
-    loss = policy_loss(logprobs, logprobs.detach(), credit, batch.lengths, **loss_options)
-    loss.backward()
+    rows = teaches.nonzero().flatten()
+    if len(rows):
+        logprobs = token_logprobs(model, [prompt_ids[n] for n in rows], [completion_ids[n] for n in rows])
+        loss = policy_loss(logprobs, logprobs.detach(), credit[rows], batch.lengths[rows], **loss_options)
+        loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
@@ -134,7 +143,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--prompts", type=int, default=16, help="P")
     parser.add_argument("--group-size", type=int, default=8, help="G")
     parser.add_argument("--max-tokens", type=int, default=160)
+    parser.add_argument("--truncated", type=Truncated, default=Truncated.as_is, choices=list(Truncated))
+    groups = [ZeroVariance.keep, ZeroVariance.drop]
+    parser.add_argument("--zero-variance", type=ZeroVariance, default=ZeroVariance.keep, choices=groups)
     options = parser.parse_args(argv)
+    teaching = Teaching(options.truncated, options.zero_variance)
 
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_pretrained(TINY)
@@ -146,9 +159,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     for step in range(options.steps):
         prompts = [train[int(i)] for i in torch.randint(len(train), (options.prompts,))]
         sizes = {"group_size": options.group_size, "max_tokens": options.max_tokens}
-        batch, prompt_ids, completion_ids = rollout(model, tokenizer, prompts, verifier, step=step, **sizes)
+        batch, prompt_ids, completion_ids = rollout(
+            model, tokenizer, prompts, verifier, step=step, truncated=teaching.truncated, **sizes
+        )
         state, reward, credit = update(
-            model, optimizer, batch, prompt_ids, completion_ids, shaper, advantage, state,
+            model, optimizer, batch, prompt_ids, completion_ids, shaper, advantage, state, teaching,
             loss_type="bnpo", max_tokens=options.max_tokens,
         )  # fmt: skip
         seen = step_metrics(batch, reward, credit)

@@ -31,6 +31,56 @@ def choose(field: str, kind: type[E], value: E | str) -> E:
         raise UserError(f"{field}={value!r}: choose one of {choices}") from None
 
 
+class Truncated(str, Enum):
+    """What a completion is that the token limit cut off before its end; `concise_rl.groups` applies it.
+
+    - `wrong`: a wrong answer, whatever its text says: `correct` is False and the reward is the one that the verifier
+      gives to an empty completion. It counts everywhere.
+    - `as_is`: what the verifier says of the text there is. It counts everywhere.
+    - `mask`: judged as it is, for the logs; left out of all that learns: not scorable for shapers and advantages (no
+      baseline, no history, credit 0), no token in the loss, its denominators and the KL term.
+    """
+
+    wrong = "wrong"
+    as_is = "as_is"
+    mask = "mask"
+
+
+class ZeroVariance(str, Enum):
+    """What becomes of a group whose rows that count all have one task reward; `concise_rl.groups` applies it.
+
+    - `keep`: it gets the credit that the method gives it, and its tokens count in the loss denominators.
+    - `drop`: it is left out of all that learns, as if it had not been sampled.
+    - `refill`: another prompt takes its place, drawn anew until every group has variance or the rounds are used up;
+      groups that are still without are dropped.
+    """
+
+    keep = "keep"
+    drop = "drop"
+    refill = "refill"
+
+
+@dataclass
+class Teaching:
+    """Which completions teach, for reward, baseline, history, loss and logs alike; docs/truncation.md.
+
+    Attributes:
+        truncated: what a completion is that the token limit cut off.
+        zero_variance: what becomes of a group whose rows that count all have one task reward.
+        refill_rounds: draws of other prompts in a step, at most, under `zero_variance=refill`.
+    """
+
+    truncated: Truncated = Truncated.as_is
+    zero_variance: ZeroVariance = ZeroVariance.keep
+    refill_rounds: int = 3
+
+    def __post_init__(self) -> None:
+        self.truncated = choose("truncated", Truncated, self.truncated)
+        self.zero_variance = choose("zero_variance", ZeroVariance, self.zero_variance)
+        if self.refill_rounds < 1:
+            raise UserError(f"refill_rounds={self.refill_rounds}: need at least 1; zero_variance=drop draws nothing")
+
+
 class Action(str, Enum):
     """What follows a collapse: a warning, or a checkpoint and the end of the run."""
 

@@ -30,6 +30,10 @@ class TokenVocabulary:
     eos_ids: frozenset[int]
     think_end_id: int | None = None
 
+    def cut_off(self, token_ids: Sequence[int]) -> bool:
+        """Whether the token limit came before the completion's end."""
+        return not token_ids or token_ids[-1] not in self.eos_ids
+
     def check(self, needs: Collection[str], think_end: str = "</think>") -> None:
         """Refuse a method that reads phases when the tokenizer has no think tag."""
         phases = sorted(PHASE_FIELDS & set(needs))
@@ -101,20 +105,27 @@ class StepSink(Protocol):
         """Once an optimizer step, after it; `step` counts from 1."""
 
 
+def rank() -> tuple[int, int]:
+    """The number of this process, and of how many."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return 0, 1
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
 def on_every_rank(value: Any) -> list[Any]:
     """Each rank's value, in rank order, on every rank."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    _, ranks = rank()
+    if ranks == 1:
         return [value]
-    gathered = [None] * torch.distributed.get_world_size()
+    gathered = [None] * ranks
     torch.distributed.all_gather_object(gathered, value)
     return gathered
 
 
 def own_share(items: Sequence[Any]) -> Sequence[Any]:
     """Every n-th item for this one of n ranks."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return items
-    return items[torch.distributed.get_rank() :: torch.distributed.get_world_size()]
+    own, ranks = rank()
+    return items[own::ranks]
 
 
 def every_rank(rows: list[LocalRollout]) -> list[LocalRollout]:
@@ -159,7 +170,7 @@ def collect(
         group_size=group_size,
         step=step,
         lengths=lengths,
-        truncated=[not row.token_ids or row.token_ids[-1] not in vocabulary.eos_ids for row in rows],
+        truncated=[vocabulary.cut_off(row.token_ids) for row in rows],
         correct=[row.verdict.correct for row in rows],
         scorable=[row.verdict.scorable for row in rows],
         task_reward=[row.verdict.reward for row in rows],
@@ -219,11 +230,20 @@ def _mean(values: np.ndarray | None) -> float:
     return float(np.mean(values, dtype=np.float64)) if len(values) else 0.0
 
 
-def step_metrics(batch: RolloutBatch, reward: Tensor, credit: Tensor) -> dict[str, float]:
-    """The scalars that every method logs, whatever it shapes. Keys are explained in the metric glossary."""
+def step_metrics(
+    batch: RolloutBatch, reward: Tensor, credit: Tensor, *, taught: RolloutBatch | None = None
+) -> dict[str, float]:
+    """The scalars that every method logs, whatever it shapes. Keys are explained in the metric glossary.
+
+    Args:
+        batch: as it was judged.
+        reward: (N,) shaped.
+        credit: (N,) or (N, T).
+        taught: the batch as the method saw it, where rows were left out; rewards and credits are counted over it.
+    """
+    taught = taught or batch
     credit_N = credit if credit.ndim == 1 else credit.sum(dim=1)
     touched_N = credit != 0 if credit.ndim == 1 else (credit != 0).any(dim=1)
-    reward_PG = batch.by_group(reward)
     scorable, correct, lengths = batch.scorable, batch.correct, batch.lengths.double()
 
     def mean(values: Tensor, of: Tensor | None = None) -> float:
@@ -235,11 +255,11 @@ def step_metrics(batch: RolloutBatch, reward: Tensor, credit: Tensor) -> dict[st
         "mean_tokens": mean(lengths),
         "truncated_frac": mean(batch.truncated),
         "unscorable_frac": mean(~scorable),
-        "reward": mean(reward, scorable),
-        "task_reward": mean(batch.task_reward, scorable),
-        "zero_variance_frac": mean((reward_PG == reward_PG[:, :1]).all(dim=1)),
+        "reward": mean(reward, taught.scorable),
+        "task_reward": mean(batch.task_reward, taught.scorable),
+        "zero_variance_frac": mean(taught.without_variance(reward)),
         "zero_credit_frac": mean(~touched_N),
-        "wiped_correct_frac": mean(credit_N < 0, correct & scorable),
+        "wiped_correct_frac": mean(credit_N < 0, correct & taught.scorable),
     }
     if bool((correct & scorable).any()):
         metrics["mean_tokens_correct"] = mean(lengths, correct & scorable)

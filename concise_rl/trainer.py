@@ -8,9 +8,10 @@ writes the credit of this rank's rows. `minimal.py` is the same algorithm on one
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from concise_rl.advantages.base import check_credit
 from concise_rl.batch import RolloutBatch
 from concise_rl.data import Prompt, render
 from concise_rl.errors import UserError
+from concise_rl.groups import Row, Sample, draw_rows, judge, leave_out, refill
 from concise_rl.lean import ConciseConfig, LeanTrainer
+from concise_rl.options import Teaching, Truncated, ZeroVariance
 from concise_rl.rollout import (
     REPETITION_PART,
     LocalRollout,
@@ -37,7 +40,7 @@ from concise_rl.rollout import (
     step_metrics,
 )
 from concise_rl.shapers import Compose, Shaper
-from concise_rl.verifiers import Verdict, Verifier, verify_many
+from concise_rl.verifiers import Verifier
 
 SIGNALS = frozenset({"think_entropy", "answer_entropy", "mean_entropy", "entropies", "logprobs"})
 """What only a forward pass under the sampling policy can tell."""
@@ -71,6 +74,7 @@ class ConciseTrainer(LeanTrainer):
         sinks: told of every generation and every optimizer step, on the main process.
         think_end: the tag that ends the thinking phase; one token of the tokenizer, or phases do not exist.
         verify_deadline_seconds: after this a verification is killed and its row counted as not scorable.
+        teaching: what becomes of completions that were cut off and of groups without variance.
         kwargs: passed on to `trl.GRPOTrainer` (`peft_config`, `callbacks`, ...).
 
     Raises:
@@ -90,6 +94,7 @@ class ConciseTrainer(LeanTrainer):
         sinks: Sequence[StepSink] = (),
         think_end: str = "</think>",
         verify_deadline_seconds: float = 5.0,
+        teaching: Teaching | None = None,
         **kwargs: Any,
     ) -> None:
         self.shaper = Compose(list(shapers))
@@ -97,6 +102,7 @@ class ConciseTrainer(LeanTrainer):
         self.advantage = advantage
         self.verifier = verifier
         self.verify_deadline_seconds = verify_deadline_seconds
+        self.teaching = teaching or Teaching()
         self.sinks = list(sinks)
         self.needs = self.shaper.needs | advantage.needs
         self._repetition_ngram = max(
@@ -129,32 +135,93 @@ class ConciseTrainer(LeanTrainer):
     # -- rollouts ---------------------------------------------------------------------------------------------------
 
     def _generate(self, prompts: list) -> tuple:
-        started = time.perf_counter()
-        generated = super()._generate(prompts)
-        self._completion_ids = generated[1]
-        self._metrics[self._mode]["generate_seconds"].append(time.perf_counter() - started)
+        """Sample and judge this rank's rows; under `zero_variance=refill` other prompts take the places of some."""
+        self._generate_seconds = 0.0
+        samples, generated = self._sample(self._inputs, prompts)
+        if self._mode == "train" and self.teaching.zero_variance is ZeroVariance.refill:
+            samples, cost = self._refill(samples, generated)
+            self._inputs[:] = [s.row for s in samples]
+            prompts[:] = [s.row["prompt"] for s in samples]
+            for name, value in cost.items():
+                self._metrics["train"][name].append(value)
+            generated = (
+                [s.prompt_ids for s in samples],
+                [s.rollout.token_ids for s in samples],
+                None,
+                [s.message for s in samples],
+                None if generated[4] is None else [s.sampler_logprobs for s in samples],
+                *generated[5:],
+            )
+        self._samples, self._completion_ids = samples, generated[1]
+        self._metrics[self._mode]["generate_seconds"].append(self._generate_seconds)
         return generated
 
-    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-        """Judge this rank's completions, once; TRL receives the gathered task rewards, (N, 1), NaN where unscorable."""
+    def _sample(self, rows: list[Row], prompts: list) -> tuple[list[Sample], tuple]:
+        """One completion of each row's prompt, judged, and all that TRL's sampling returns."""
+        started = time.perf_counter()
+        generated = super()._generate(prompts)
+        self._generate_seconds += time.perf_counter() - started
+        prompt_ids, completion_ids, _, messages, logprobs, *_ = generated
         skip = self.vocabulary.eos_ids | {self._tokenizer.pad_token_id}
-        self._texts = self._tokenizer.batch_decode(
-            [[token for token in ids if token not in skip] for ids in completion_ids_list]
+        texts = self._tokenizer.batch_decode([[token for token in ids if token not in skip] for ids in completion_ids])
+        cut_off = [self.vocabulary.cut_off(ids) for ids in completion_ids]
+        verdicts = judge(
+            self.verifier,
+            [(text, row["reference"]) for text, row in zip(texts, rows, strict=True)],
+            cut_off,
+            truncated=self.teaching.truncated,
+            deadline_seconds=self.verify_deadline_seconds,
         )
-        pairs = [(text, row["reference"]) for text, row in zip(self._texts, inputs, strict=True)]
-        self._verdicts: list[Verdict] = verify_many(self.verifier, pairs, deadline_seconds=self.verify_deadline_seconds)
-        rewards = [[v.reward if v.scorable else torch.nan] for v in self._verdicts]
+        samples = [
+            Sample(
+                row=row,
+                prompt_ids=prompt_ids[b],
+                message=messages[b],
+                sampler_logprobs=None if logprobs is None else logprobs[b],
+                rollout=LocalRollout(
+                    prompt_id=row["prompt_id"],
+                    prompt=prompt_text(row["prompt"]),
+                    token_ids=completion_ids[b],
+                    completion=texts[b],
+                    verdict=verdicts[b],
+                    columns=json.loads(row["columns"]),
+                ),
+                cut_off=cut_off[b],
+            )
+            for b, row in enumerate(rows)
+        ]
+        return samples, generated
+
+    def _refill(self, samples: list[Sample], generated: tuple) -> tuple[list[Sample], dict[str, float]]:
+        _, _, tool_mask, _, _, extra_fields, images, _ = generated
+        if tool_mask is not None or images is not None or extra_fields:
+            raise UserError("zero_variance=refill samples plain text, not tools, images or a rollout_func: use drop")
+        # Counted within the optimizer step, which may span several generations, so that a resumed run draws the same.
+        generation = self._step % self.args.gradient_accumulation_steps
+
+        def draw(n: int, used: Collection[str], round_number: int) -> list[Row]:
+            seed = [self.args.seed, self.state.global_step, generation, round_number]
+            return draw_rows(self.train_dataset, n, used, seed)
+
+        return refill(
+            samples,
+            group_size=self.num_generations,
+            teaching=self.teaching,
+            draw=draw,
+            sample=lambda rows: self._sample(rows, [row["prompt"] for row in rows])[0],
+        )
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        """The task rewards of all ranks as TRL takes them, (N, 1), NaN where unscorable."""
+        verdicts = [s.rollout.verdict for s in self._samples]
+        rewards = [[v.reward if v.scorable else torch.nan] for v in verdicts]
         return gather(torch.tensor(rewards, dtype=torch.float32, device=self.accelerator.device))
 
     def _get_per_token_logps_and_entropies(
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **options
     ):
-        """While signals are awaited, the first scoring pass yields them: of all that was sampled, with entropies."""
+        """While signals are awaited, the first scoring pass yields them, with entropies."""
         awaited, self._awaiting_signals = self._awaiting_signals, False
-        if awaited:  # a loss mask may hide rows that were cut short
-            lengths = torch.tensor([len(ids) for ids in self._completion_ids], device=input_ids.device)
-            sampled = torch.arange(logits_to_keep, device=input_ids.device) < lengths[:, None]
-            attention_mask = torch.cat([attention_mask[:, :-logits_to_keep], sampled.to(attention_mask.dtype)], dim=1)
         scored = super()._get_per_token_logps_and_entropies(
             model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy or awaited, **options
         )
@@ -168,6 +235,7 @@ class ConciseTrainer(LeanTrainer):
         training = self._mode == "train"
         wants_signals = bool(SIGNALS & self.needs)
         self._signals, self._awaiting_signals = None, wants_signals
+        self._inputs = inputs
         output = super()._generate_and_score_completions(inputs)
         if wants_signals and training:
             output["old_per_token_logps"] = self._score(output)[0]
@@ -175,19 +243,21 @@ class ConciseTrainer(LeanTrainer):
             self._score(output)
         self._awaiting_signals = False
 
-        batch, prompts, completions = self._collect(inputs)
+        batch, prompts, completions = self._collect()
+        taught, teaches = leave_out(batch, self.teaching)
         # Evaluation sees the state of training and must not move it.
         state = self.shaper_state if training else copy.deepcopy(self.shaper_state)
-        shaped, state = self.shaper(batch, batch.task_reward, state)
+        shaped, state = self.shaper(taught, taught.task_reward, state)
         if training:
             self.shaper_state = state
-        credit = self.advantage(batch, shaped.reward)
-        check_credit(self.advantage, batch, credit)
-        metrics = step_metrics(batch, shaped.reward, credit) | shaped.metrics
+        credit = self.advantage(taught, shaped.reward)
+        check_credit(self.advantage, taught, credit)
+        metrics = step_metrics(batch, shaped.reward, credit, taught=taught) | shaped.metrics
         self._replace_trl_logs(metrics, shaped.reward, credit)
-        output["advantages"] = self._own_rows(credit, output["completion_ids"].shape[1])
+        output["advantages"] = self._own_credit(credit, output["completion_ids"].shape[1])
+        self._leave_out(output, teaches)
         if training and self.accelerator.is_main_process:
-            record = StepRecord(batch, shaped.reward, credit, prompts, completions, metrics)
+            record = StepRecord(taught, shaped.reward, credit, prompts, completions, metrics)
             for sink in self.sinks:
                 sink.on_rollouts(record)
         return output
@@ -204,26 +274,15 @@ class ConciseTrainer(LeanTrainer):
         assert self._signals is not None
         return self._signals
 
-    def _collect(self, inputs: list[dict[str, Any]]) -> tuple[RolloutBatch, list[str], list[str]]:
-        signals: list[tuple[Any, Any]] = [(None, None)] * len(inputs)
+    def _collect(self) -> tuple[RolloutBatch, list[str], list[str]]:
+        signals: list[tuple[Any, Any]] = [(None, None)] * len(self._samples)
         if self._signals is not None:
             logprobs, entropies = (signal.detach().float().cpu().numpy() for signal in self._signals)
             sizes = [len(ids) for ids in self._completion_ids]
             signals = [(logprobs[b, :size], entropies[b, :size]) for b, size in enumerate(sizes)]
         local = [
-            LocalRollout(
-                prompt_id=row["prompt_id"],
-                prompt=prompt_text(row["prompt"]),
-                token_ids=ids,
-                completion=text,
-                verdict=verdict,
-                columns=json.loads(row["columns"]),
-                logprobs=logprobs,
-                entropies=entropies,
-            )
-            for row, ids, text, verdict, (logprobs, entropies) in zip(
-                inputs, self._completion_ids, self._texts, self._verdicts, signals, strict=True
-            )
+            dataclasses.replace(s.rollout, logprobs=logprobs, entropies=entropies)
+            for s, (logprobs, entropies) in zip(self._samples, signals, strict=True)
         ]
         return collect(
             local,
@@ -234,13 +293,27 @@ class ConciseTrainer(LeanTrainer):
             repetition_ngram=self._repetition_ngram,
         )
 
-    def _own_rows(self, credit: Tensor, local_T: int) -> Tensor:
-        """This rank's rows of the credit, as TRL's loss takes them: (B,) or (B, T)."""
-        size = len(self._completion_ids)
-        own = credit[self.accelerator.process_index * size :][:size]
+    def _own_rows(self, rows_N: Tensor) -> Tensor:
+        """This rank's rows of what all ranks hold."""
+        size = len(self._samples)
+        return rows_N[self.accelerator.process_index * size :][:size].to(self.accelerator.device)
+
+    def _own_credit(self, credit: Tensor, local_T: int) -> Tensor:
+        """This rank's credit, as TRL's loss takes it: (B,) or (B, T)."""
+        own = self._own_rows(credit)
         if own.ndim == 2:
             own = torch.nn.functional.pad(own, (0, max(0, local_T - own.shape[1])))[:, :local_T]
-        return own.to(device=self.accelerator.device, dtype=torch.float32)
+        return own.to(torch.float32)
+
+    def _leave_out(self, output: dict[str, Any], teaches_N: Tensor) -> None:
+        """Take the rows that do not teach out of the loss, its denominators and the KL term."""
+        if self.teaching.truncated is not Truncated.mask and self.teaching.zero_variance is ZeroVariance.keep:
+            return
+        mask = output["completion_mask"]
+        mask *= self._own_rows(teaches_N)[:, None].to(mask.dtype)
+        loss_mask = mask * output.get("tool_mask", 1)
+        output["num_items_in_batch"] = self.accelerator.gather(loss_mask.sum()).sum()
+        self._metrics[self._mode]["left_out_frac"].append(float((~teaches_N).double().mean()))
 
     # -- logs ---------------------------------------------------------------------------------------------------------
 
