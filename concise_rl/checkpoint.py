@@ -218,12 +218,22 @@ def step_of(folder: Path) -> int:
 
 
 def newest_complete(run_dir: Path, warn: Callable[[str], None]) -> Path | None:
-    """The checkpoint of the highest step that verifies, None without one; `warn` hears of each that was skipped."""
-    for folder in reversed(_checkpoints(run_dir)):
+    """The checkpoint of the highest step that verifies, None where there are none; `warn` hears of each one skipped.
+
+    Raises:
+        CheckpointError: there are some, and not one verifies: a new start would throw the run away.
+    """
+    folders = _checkpoints(run_dir)
+    for folder in reversed(folders):
         reason = verify(folder)
         if reason is None:
             return folder
         warn(f"checkpoint {folder} is skipped: {reason}")
+    if folders:
+        raise CheckpointError(
+            f"{run_dir}: not one of its {len(folders)} checkpoints can be used: mend one, choose another run.dir, or "
+            "throw the run away with resume=never overwrite=true"
+        )
     return None
 
 

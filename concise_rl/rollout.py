@@ -128,6 +128,11 @@ def own_share(items: Sequence[Any]) -> Sequence[Any]:
     return items[own::ranks]
 
 
+def rank_is_lost(error: RuntimeError) -> bool:
+    """Whether a collective failed because another rank is gone; gloo says so by its file names, others by a type."""
+    return isinstance(error, getattr(torch.distributed, "DistError", ())) or "/gloo/" in str(error)
+
+
 def every_rank(rows: list[LocalRollout]) -> list[LocalRollout]:
     """The rows of all ranks in rank order, on every rank: the only gather of a step."""
     return [row for rank_rows in on_every_rank(rows) for row in rank_rows]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,9 @@ def guarded(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
             sys.exit(2)
         except KeyboardInterrupt:
             sys.stderr.write("interrupted; go on with resume=auto\n")
+        except RuntimeError as error:
+            leave_lost_rank(error)
+            raise
             sys.exit(130)
 
     return guarded_task
@@ -60,6 +65,22 @@ def guarded(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
 
 def run(config: DictConfig) -> None:
     """Evaluate, train, evaluate again, and write what came of it into the run folder."""
+def leave_lost_rank(error: RuntimeError) -> None:
+    """Exit with one line where a collective failed because another rank is gone; return from any other error."""
+    from concise_rl.rollout import rank_is_lost
+
+    if os.environ.get("CONCISE_RL_TRACEBACK") or not rank_is_lost(error):
+        return
+    sys.stderr.write(
+        f"error: rank {os.environ.get('RANK', '?')} lost another rank ({configuration.one_line(error)}): the launcher "
+        "says at its end which one failed first, and of what; go on with resume=auto\n"
+    )
+    # The launcher takes the first failure that it sees for the cause; it ends this process when it has seen that one.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(10)
+    sys.exit(1)
+
+
     # What can be refused without a model is refused before one is loaded.
     configuration.shapers_and_advantage(config)
     verifier = configuration.verifier_of(config)

@@ -12,7 +12,6 @@ import dataclasses
 import json
 import time
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,15 +19,15 @@ from accelerate.utils import gather
 from datasets import Dataset
 from torch import Tensor
 
-from concise_rl import checkpoint
 from concise_rl.advantages import Advantage
 from concise_rl.advantages.base import check_credit
 from concise_rl.batch import RolloutBatch
 from concise_rl.data import Prompt, render
 from concise_rl.errors import UserError
 from concise_rl.groups import Row, Sample, draw_rows, judge, leave_out, refill
-from concise_rl.lean import ConciseConfig, LeanTrainer
+from concise_rl.lean import ConciseConfig
 from concise_rl.options import Teaching, Truncated, ZeroVariance
+from concise_rl.resuming import ResumableTrainer
 from concise_rl.rollout import (
     REPETITION_PART,
     LocalRollout,
@@ -61,7 +60,7 @@ def training_dataset(prompts: Sequence[Prompt], tokenizer: Any, system: str | No
     )
 
 
-class ConciseTrainer(LeanTrainer):
+class ConciseTrainer(ResumableTrainer):
     """GRPO whose reward is shaped and whose credit is assigned by plug-in components.
 
     Args:
@@ -108,7 +107,6 @@ class ConciseTrainer(LeanTrainer):
         self._repetition_ngram = max(
             (getattr(s, "repetition_ngram", 0) for s in shapers if REPETITION_PART in s.needs), default=0
         )
-        self._staging_dir: str | None = None
         self._awaiting_signals = False
         self._signals: tuple[Tensor, Tensor] | None = None
         super().__init__(
@@ -336,45 +334,6 @@ class ConciseTrainer(LeanTrainer):
         if "loss" in logs and self._mode == "train" and self.accelerator.is_main_process:
             for sink in self.sinks:
                 sink.on_metrics(self.state.global_step, {k: v for k, v in logs.items() if v is not None})
-
-    # -- checkpoints ---------------------------------------------------------------------------------------------------
-
-    def _get_output_dir(self, trial: Any) -> str:
-        return self._staging_dir or super()._get_output_dir(trial)
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write aside, add the components' state and a manifest, then rename: a checkpoint is complete or absent."""
-        run_dir = Path(super()._get_output_dir(trial))
-        name = f"checkpoint-{self.state.global_step}"
-        staging = checkpoint.staging_dir(run_dir)
-        self._staging_dir = str(staging)
-        try:
-            with checkpoint.saving(staging):
-                super()._save_checkpoint(model, trial)
-        finally:
-            self._staging_dir = None
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            checkpoint.save_state(staging / name, {"shaper": self.shaper_state}, self._component_meta())
-            checkpoint.publish(staging / name, run_dir / name)
-            if self.args.save_total_limit:
-                checkpoint.rotate(run_dir, self.args.save_total_limit)
-        self.accelerator.wait_for_everyone()
-
-    def _load_optimizer_and_scheduler(self, folder: str | None) -> None:
-        super()._load_optimizer_and_scheduler(folder)
-        if folder is None:
-            return
-        states, meta = checkpoint.load_state(Path(folder))
-        if meta["shapers"] != self._component_meta()["shapers"]:
-            raise UserError(
-                f"{folder} holds the state of shapers {meta['shapers']}, this run uses "
-                f"{self._component_meta()['shapers']}: resume with the same method, or start anew in another run.dir"
-            )
-        self.shaper_state = states["shaper"]
-
-    def _component_meta(self) -> dict[str, Any]:
-        return {"step": self.state.global_step, "shapers": [type(s).__name__ for s in self.shaper.shapers]}
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """TRL writes a README beside every checkpoint; only a model that is pushed needs one."""

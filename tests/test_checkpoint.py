@@ -227,6 +227,15 @@ def test_newest_is_by_step_and_leftovers_are_ignored_then_cleaned(tmp_path: Path
     assert names(tmp_path) == ["checkpoint-100", "checkpoint-20"]
 
 
+def test_a_run_whose_checkpoints_are_all_damaged_is_not_started_anew(tmp_path: Path) -> None:
+    for step in (1, 2):
+        (write_checkpoint(tmp_path, step) / "concise_state.json").unlink()
+    warnings: list[str] = []
+    with pytest.raises(CheckpointError, match=r"not one of its 2 checkpoints can be used: .* overwrite=true"):
+        checkpoint.newest_complete(tmp_path, warnings.append)
+    assert len(warnings) == 2
+
+
 def test_rotation_counts_complete_checkpoints_only(tmp_path: Path) -> None:
     for step in (8, 9, 10, 11, 12):
         write_checkpoint(tmp_path, step)

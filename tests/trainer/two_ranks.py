@@ -78,7 +78,7 @@ def main() -> None:
     args = ConciseConfig(output_dir=out, **trainer_fields(composed))
     prompts = ChainSum().load("train")
     trainer = build_trainer(composed, args, model, tokenizer, prompts, kind=RowSampler, sinks=[sink])
-    trainer.train()
+    trainer.train(None if composed.resume == "never" else composed.resume)
     own = trainer.shaper_state
     folder = Path(out) / f"rank{PartialState().process_index}"
     folder.mkdir()
