@@ -59,7 +59,9 @@ def load_model(spec: Any) -> Any:
     options = {"attn_implementation": spec.attn_implementation} if spec.attn_implementation else {}
     model = _from_pretrained(AutoModelForCausalLM, spec, WEIGHT_FILES, dtype=dtype, **options)
     if spec.path.startswith(PACKAGE):
-        model.is_quantized = False  # a GGUF file is unpacked as it is loaded, and its weights can be trained
+        # A GGUF file is unpacked as it is loaded: its weights can be trained, and saved as any others.
+        model.is_quantized, model.hf_quantizer = False, None
+        del model.config.quantization_config
     return model
 
 

