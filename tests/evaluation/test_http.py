@@ -156,6 +156,8 @@ def test_forced_budget_goes_on_from_the_text(server):
         (200, {}, b'{"choices": [{"text": "a", "finish_reason": "stop"}]}'),  # no count of tokens
         (200, {}, b"[]"),
         (200, {"Content-Length": "99"}, b"cut short"),
+        (200, {}, b"[" * 100_000),
+        (200, {}, b'{"choices": [{"text": "a", "finish_reason": "stop"}], "usage": {"completion_tokens": 1e999}}'),
     ],
 )
 def test_passing_failures_are_tried_again(server, failure):
@@ -183,6 +185,17 @@ def test_lasting_failures_are_one_line(server, reply, attempts, message):
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
     assert len(server.seen) == attempts
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_key_and_prompt_go_to_the_named_server_alone(server, status):
+    thief = Server()
+    server.reply = lambda body, number: (status, {"Location": f"{thief.url}/completions"}, b"this way")
+    with pytest.raises(UserError, match=rf"refused \({status}: this way\)"):
+        ask(backend(server), PROMPTS[:1])
+    thief.http.shutdown()
+    thief.http.server_close()
+    assert thief.seen == []
 
 
 def test_a_server_that_is_down_or_silent(server):

@@ -34,6 +34,13 @@ class _Passing(Exception):
         self.remedy, self.wait_seconds = remedy, wait_seconds
 
 
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """urllib would carry key and prompt wherever a redirect points; here it is an answer like any other refusal."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
 @dataclass(frozen=True)
 class HTTPBackend:
     """One request a completion, several at a time; what fails in passing is tried again.
@@ -55,7 +62,8 @@ class HTTPBackend:
         timeout_seconds: longest silence of the server within one attempt.
         attempts: tries a completion.
         backoff_seconds: the wait after the first failure.
-        api_key_variable: environment variable that holds the key; none is sent where it is not set.
+        api_key_variable: environment variable that holds the key; none is sent where it is not set. It goes to
+            `base_url` alone: redirects are refused.
         token_texts: ask for the tokens' texts; False for a server that refuses `logprobs`.
         extra_body: further JSON fields of each request, such as `{"top_k": 20}`.
     """
@@ -144,7 +152,7 @@ class HTTPBackend:
         if key:
             headers["Authorization"] = f"Bearer {key}"
         try:
-            with urllib.request.urlopen(
+            with urllib.request.build_opener(_Stay).open(
                 urllib.request.Request(self.url, body, headers), timeout=self.timeout_seconds
             ) as answer:
                 content = answer.read()
@@ -160,7 +168,7 @@ class HTTPBackend:
             raise _Passing(f"cannot be reached ({text})", "start the server, or check base_url") from error
         try:
             return json.loads(content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _nonsense("no JSON", content.decode(errors="replace")) from error
 
     def _slow(self) -> _Passing:
@@ -198,7 +206,7 @@ class HTTPBackend:
             if length < 0 or (length == 0 and text):
                 raise ValueError("no count of tokens")
             thinking = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
-        except (TypeError, KeyError, IndexError, ValueError, AttributeError) as error:
+        except (TypeError, KeyError, IndexError, ValueError, AttributeError, OverflowError) as error:
             raise _nonsense(f"{type(error).__name__}: {error}", json.dumps(answer)) from error
         # Servers differ in whether EOS is among the texts; any other gap means that they count something else.
         if tokens is not None and not 0 <= length - len(tokens) <= 1:
