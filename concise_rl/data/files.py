@@ -61,7 +61,15 @@ class Columns:
         Raises:
             DataError: no rows; or a row, named by its place, lacks a column or holds an unusable value.
         """
-        prompts = [self._prompt(row, place) for place, row in rows]
+        prompts = []
+        for place, row in rows:
+            try:
+                prompts.append(self._prompt(row, place))
+            except UnicodeEncodeError as error:
+                raise DataError(
+                    f"{place} holds {error.object[error.start]!r}, half of a surrogate pair, which no tokenizer reads: "
+                    "drop the row or mend the character"
+                ) from error
         if not prompts:
             raise DataError(f"{source} is empty; give a data set with at least one row")
         return prompts
@@ -276,7 +284,7 @@ def _read_rows(path: Path) -> list[Placed]:
 
 def _read_jsonl(path: Path) -> list[Placed]:
     placed = []
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 place = f"{path} line {number}"
@@ -285,7 +293,7 @@ def _read_jsonl(path: Path) -> list[Placed]:
 
 
 def _read_json(path: Path) -> list[Placed]:
-    rows = _parse(path.read_text(encoding="utf-8"), str(path))
+    rows = _parse(path.read_bytes(), str(path))
     if not isinstance(rows, list):
         raise DataError(f"{path} holds a {type(rows).__name__}; a .json file must hold a list of objects")
     return [(place, _checked_row(row, place)) for place, row in _placed(rows, str(path))]
@@ -301,10 +309,10 @@ def _read_parquet(path: Path) -> list[Placed]:
         raise DataError(f"{path} is not a readable Parquet file ({error}); write it again") from error
 
 
-def _parse(text: str, place: str) -> Any:
+def _parse(text: bytes, place: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{place} is not JSON ({error}); mend or drop it") from error
 
 

@@ -114,6 +114,15 @@ def test_bad_files_are_refused_by_name(tmp_path):
     (tmp_path / "object.json").write_text('{"a": 1}')
     with pytest.raises(DataError, match="must hold a list"):
         Local(path=str(tmp_path / "object.json")).load("train")
+    for content, complaint in (
+        (b'{"question": "\\ud83d", "answer": "b"}', "'\\\\ud83d', half of a surrogate pair"),
+        (b"[" * 100_000, "is not JSON"),
+        (b'{"question": ' + b"1" * 5000 + b"}", "is not JSON"),
+        (b'{"question": "\xff"}', "is not JSON"),
+    ):
+        (tmp_path / "hostile.jsonl").write_bytes(b'{"question": "a", "answer": "b"}\n' + content + b"\n")
+        with pytest.raises(DataError, match=f"hostile.jsonl line 2 .*{complaint}"):
+            Local(path=str(tmp_path / "hostile.jsonl")).load("train")
     (tmp_path / "broken.parquet").write_bytes(b"not parquet at all")
     with pytest.raises(DataError, match="not a readable Parquet"):
         Local(path=str(tmp_path / "broken.parquet")).load("train")
