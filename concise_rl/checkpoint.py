@@ -129,7 +129,7 @@ def _unseal(document: bytes) -> dict[str, Any]:
     try:
         sealed = json.loads(document)
         version, body = sealed["format"], sealed["content"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError("it is not the JSON that was written") from error
     if version != FORMAT:
         raise ValueError(f"its format is {version}, this concise_rl reads format {FORMAT}")

@@ -62,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("CONCISE_RL_TRACEBACK"):
             raise
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        from concise_rl.reporting.summary import printable  # a file or a server may have put anything into it
+
+        sys.stderr.write(f"error: {printable(' '.join(str(error).split()))}\n")
         sys.exit(2)
 
 
@@ -144,10 +146,11 @@ def compare(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
 
     from concise_rl.reporting.compare import compare as compare_paths
+    from concise_rl.reporting.summary import printable
 
     written = compare_paths(options.paths, options.out, options.baseline)
     for name, benchmark, sentence in written.sentences:
-        print(f"{name} on {benchmark}: {sentence}")
+        print(printable(f"{name} on {benchmark}: {sentence}"))
     print(
         f"against {written.baseline}; page: {written.page}   table: {written.table}   Markdown: {written.markdown}   "
         f"figures: {written.figures[0].parent}"

@@ -200,7 +200,7 @@ def _empty_table(n_slots: int) -> np.ndarray:
 
 
 def _keys(prompt_ids: Sequence[str]) -> np.ndarray:
-    digests = [blake2b(prompt_id.encode(), digest_size=8).digest() for prompt_id in prompt_ids]
+    digests = [blake2b(prompt_id.encode(errors="surrogatepass"), digest_size=8).digest() for prompt_id in prompt_ids]
     return np.frombuffer(b"".join(digests), _COLUMNS["keys"])
 
 

@@ -51,20 +51,20 @@ def guarded(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
         except (ValueError, OSError, ImportError) as error:
             if os.environ.get("CONCISE_RL_TRACEBACK"):
                 raise
-            sys.stderr.write(f"error: {configuration.one_line(error)}\n")
+            from concise_rl.reporting.summary import printable  # a file or a server may have put anything into it
+
+            sys.stderr.write(f"error: {printable(configuration.one_line(error))}\n")
             sys.exit(2)
-        except KeyboardInterrupt:
-            sys.stderr.write("interrupted; go on with resume=auto\n")
         except RuntimeError as error:
             leave_lost_rank(error)
             raise
+        except KeyboardInterrupt:
+            sys.stderr.write("interrupted; go on with resume=auto\n")
             sys.exit(130)
 
     return guarded_task
 
 
-def run(config: DictConfig) -> None:
-    """Evaluate, train, evaluate again, and write what came of it into the run folder."""
 def leave_lost_rank(error: RuntimeError) -> None:
     """Exit with one line where a collective failed because another rank is gone; return from any other error."""
     from concise_rl.rollout import rank_is_lost
@@ -81,8 +81,11 @@ def leave_lost_rank(error: RuntimeError) -> None:
     sys.exit(1)
 
 
+def run(config: DictConfig) -> None:
+    """Evaluate, train, evaluate again, and write what came of it into the run folder."""
     # What can be refused without a model is refused before one is loaded.
     configuration.shapers_and_advantage(config)
+    configuration.teaching_of(config)
     verifier = configuration.verifier_of(config)
     source = configuration.to_object(config.data, "data")
     guard = configuration.to_object(config.guard, "guard")
@@ -164,6 +167,7 @@ def build_trainer(
         "train_dataset": training_dataset(prompts, tokenizer, config.system_prompt),
         "think_end": config.model.think_end,
         "verify_deadline_seconds": config.verify_deadline_seconds,
+        "teaching": configuration.teaching_of(config),
         "peft_config": lora(config.peft),
     }
     return (kind or ConciseTrainer)(model, args=args, processing_class=tokenizer, **described | options)
@@ -225,7 +229,8 @@ def prepare(folder: Path, *, resume: str, overwrite: bool) -> None:
     """Make the run folder, and refuse to mix two runs in one.
 
     Raises:
-        UserError: the folder holds a run and neither resume nor overwrite was asked for, or it cannot be written.
+        UserError: the folder holds a run and neither resume nor overwrite was asked for, it cannot be written, or a
+            link in it leads elsewhere.
     """
     if (folder / "metrics.jsonl").exists() and resume == "never":
         if not overwrite:
@@ -240,6 +245,12 @@ def prepare(folder: Path, *, resume: str, overwrite: bool) -> None:
             shutil.rmtree(old, ignore_errors=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for name in (*RUN_FILES, "model", ".writable"):
+            if (folder / name).is_symlink():
+                raise UserError(
+                    f"{folder / name} is a symbolic link, and a run writes into its own folder alone: "
+                    "remove it, or choose another run.dir"
+                )
         probe = folder / ".writable"
         probe.touch()
         probe.unlink()

@@ -105,7 +105,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[EvaluationRow]]:
                 settings = dict(parsed[SETTINGS])
             else:
                 rows.append(EvaluationRow.from_json(parsed))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise DataError(
                 f"{path}, line {number} is damaged ({error}): evaluate again, or delete the line"
             ) from error

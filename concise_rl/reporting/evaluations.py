@@ -14,7 +14,7 @@ from rich.text import Text
 
 from concise_rl.reporting.glossary import describe
 from concise_rl.reporting.progress import clock
-from concise_rl.reporting.summary import difficulty_rows, length_rows
+from concise_rl.reporting.summary import difficulty_rows, length_rows, printable
 
 LOG_LINES = 10
 """Progress lines of an evaluation where standard output is no terminal."""
@@ -81,5 +81,5 @@ def _table(title: str, rows: Sequence[Sequence[str]]) -> Table:
     for i, name in enumerate(header):
         table.add_column(Text(name), justify="right" if i else "left", overflow="fold")
     for row in body:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     return table

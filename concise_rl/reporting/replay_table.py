@@ -13,7 +13,7 @@ from rich.text import Text
 
 from concise_rl.errors import UserError
 from concise_rl.reporting.glossary import describe
-from concise_rl.reporting.summary import markdown_table
+from concise_rl.reporting.summary import csv_cell, markdown_table
 
 if TYPE_CHECKING:
     from concise_rl.evaluation.replay import Replay
@@ -91,7 +91,7 @@ def write_csv(rows: Iterable[Row], path: str | Path) -> None:
         with Path(path).open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, keys, lineterminator="\n")
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows({key: csv_cell(value) for key, value in row.items()} for row in rows)
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror}): choose another file for the table") from error
 

@@ -278,7 +278,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_bytes())
     except OSError as error:
         raise DataError(f"cannot read {path} ({error.strerror}): name the folder of a finished run") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON ({error}): it was changed by hand or by another program") from error
 
 
@@ -294,7 +294,7 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
         content = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, number, str(error)) from error
     if not line.endswith(b"\n") or not isinstance(content, dict) or not isinstance(content.get("step"), int):
         raise _damaged(path, number, "not a whole line with a step")

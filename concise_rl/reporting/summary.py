@@ -214,7 +214,9 @@ def pairs_view(picked: Sequence[tuple[str, CompletionPair]]) -> RenderableType:
     """The pairs for the terminal, side by side; what a model wrote is never read as markup or terminal code."""
     tables = []
     for reason, pair in picked:
-        title = Text.assemble((f"{reason}: ", "bold"), shorten(printable(pair.prompt)), f"  (answer {pair.reference})")
+        title = Text.assemble(
+            (f"{reason}: ", "bold"), shorten(printable(pair.prompt)), f"  (answer {shorten(printable(pair.reference))})"
+        )
         table = Table(title=title, title_justify="left", expand=True, show_lines=False)
         for name, answer in (("before", pair.before), ("after", pair.after)):
             style = "green" if answer.correct else "red"
@@ -226,7 +228,17 @@ def pairs_view(picked: Sequence[tuple[str, CompletionPair]]) -> RenderableType:
 
 def printable(text: str) -> str:
     """The text with control characters other than newline and tab made visible, so none can steer a terminal."""
+    if text.replace("\n", "").replace("\t", "").isprintable():  # a hundred times faster than character by character
+        return text
     return "".join(c if c in "\n\t" or unicodedata.category(c)[0] != "C" else f"\\x{ord(c):02x}" for c in text)
+
+
+def csv_cell(value: Any) -> Any:
+    """Numbers as they are; text printable, and with an apostrophe where a spreadsheet would run it as a formula."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t")) else text
 
 
 def shorten(text: str, limit: int = TERMINAL_CHARACTERS) -> str:

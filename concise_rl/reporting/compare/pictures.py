@@ -47,7 +47,7 @@ def result_charts(entries: Sequence[Entry], found: Mapping[str, Sequence[Result]
     seen_as = looks(entries)
     pictures = {}
     for benchmark, rows in found.items():
-        suffix = f"-{re.sub(r'[^A-Za-z0-9_.]+', '_', benchmark)}" if len(found) > 1 else ""
+        suffix = f"-{_file_name(benchmark)}" if len(found) > 1 else ""
         on = f" on {benchmark}" if len(found) > 1 else ""
         pictures[benchmark] = [
             front_chart(rows, seen_as, suffix, on),
@@ -133,8 +133,8 @@ def sweep_charts(rows: Sequence[Result], seen_as: Sequence[Look], suffix: str = 
             for name, run, points in found
         ]  # fmt: skip
         charts.append(
-            Chart(f"budget_{mode}{suffix}", f"Accuracy at a budget, {mode}{on}", "token budget", "accuracy, %", series,
-                  note="Measured at each budget; the band is the 95 % interval.", log_x=True)
+            Chart(f"budget_{_file_name(mode)}{suffix}", f"Accuracy at a budget, {mode}{on}", "token budget",
+                  "accuracy, %", series, note="Measured at each budget; the band is the 95 % interval.", log_x=True)
         )  # fmt: skip
     return charts
 
@@ -199,6 +199,11 @@ def training_charts(entries: Sequence[Entry]) -> list[Chart]:
             title = f"{describe(key).label.capitalize()} over training"
             charts.append(Chart(f"training_{key}", title, "optimizer step", _with_unit(key), series, note=note))
     return charts
+
+
+def _file_name(text: str) -> str:
+    """Part of a file's name: benchmarks and modes come from files that others may have written."""
+    return re.sub(r"[^A-Za-z0-9_.]+", "_", text)[:60]
 
 
 def _line(name: str, x: Sequence[float], y: Sequence[float], seen_as: Sequence[Look], run: int) -> Series:

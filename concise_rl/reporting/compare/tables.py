@@ -9,7 +9,7 @@ from typing import Any
 
 from concise_rl.reporting.compare.results import Result
 from concise_rl.reporting.glossary import describe
-from concise_rl.reporting.summary import headline, markdown_table, printable
+from concise_rl.reporting.summary import csv_cell, headline, markdown_table, printable
 
 COLUMNS = (
     "accuracy", "mean_tokens", "oracle_ratio", "mean_tokens_correct", "mean_tokens_wrong", "truncated_frac",
@@ -90,11 +90,11 @@ def csv_text(found: Mapping[str, Sequence[Result]]) -> str:
 
 
 def _csv_lines(row: Result) -> list[dict[str, Any]]:
-    named = {"entry": printable(row.entry), "benchmark": printable(row.benchmark)}
+    named = {"entry": csv_cell(row.entry), "benchmark": csv_cell(row.benchmark)}
     whole = {k: v for k, v in row.summary.items() if k != "by_difficulty"} | {"on_front": row.on_front}
     changes = row.difference or {}
     levels = [
-        named | {"difficulty": printable(level)} | _flat(cells) for level, cells in row.summary["by_difficulty"].items()
+        named | {"difficulty": csv_cell(level)} | _flat(cells) for level, cells in row.summary["by_difficulty"].items()
     ]
     return [named | {"difficulty": "all"} | _flat({**whole, **changes}), *levels]
 
