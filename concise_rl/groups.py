@@ -132,10 +132,11 @@ def refill(
     """Let other prompts take the places of groups without variance: dynamic sampling, arXiv 2503.14476 section 3.2.
 
     In each round as many prompts are drawn as groups lack variance, and a new group that has it takes the first such
-    place; where none came by the last round, the group that was there stays. In each round every rank samples the same
-    number of rows, whole groups in rank order (what collective samplers ask for), whoever has the places; for that a
-    few prompts more than needed may be drawn. No prompt is drawn twice in a step, and refilling ends early where the
-    training set has no other.
+    place; where none came by the last round, the group that was there stays. No prompt is drawn twice in a step, and
+    refilling ends early where the training set has no other. The same completions give the same outcome on any ranks.
+
+    In each round every rank samples the same number of rows, whole groups in rank order (what collective samplers ask
+    for), whoever has the places; where that does not come out even, the last prompt is sampled again and discarded.
 
     Args:
         own: this rank's rows, as many as on every other rank; the ranks' rows in a row make up the groups.
@@ -152,21 +153,23 @@ def refill(
     used = {group[0].prompt_id for group in groups}
     newcomers: dict[int, list[Sample]] = {}
     used_rounds = 0
-    while used_rounds < teaching.refill_rounds and (dull := [p for p, group in enumerate(groups) if _is_dull(group)]):
-        rows = draw(-(-len(dull) // unit) * unit, used, used_rounds)
-        rows = rows[: len(rows) // unit * unit]
+    while used_rounds < teaching.refill_rounds and (
+        uniform := [p for p, group in enumerate(groups) if _is_uniform(group)]
+    ):
+        rows = draw(len(uniform), used, used_rounds)
         if not rows:
             break
         used |= {row["prompt_id"] for row in rows}
         used_rounds += 1
-        asked = [row for row in rows for _ in range(group_size)]
+        padded = [*rows, *[rows[-1]] * (-len(rows) % unit)]
+        asked = [row for row in padded for _ in range(group_size)]
         share = len(asked) // ranks
         offered = _grouped(on_every_rank(sample(asked[place * share :][:share])), group_size)
-        for group in offered:
+        for group in offered[: len(rows)]:
             outcomes = [s.outcome(teaching.truncated) for s in group]
             sampled += outcomes
-            if dull and not _is_dull(outcomes):
-                p = dull.pop(0)
+            if not _is_uniform(outcomes):
+                p = uniform.pop(0)
                 newcomers[p], groups[p] = group, outcomes
     first = place * len(own)
     own = [
@@ -189,6 +192,6 @@ def _grouped(ranks: Sequence[Sequence[Any]], group_size: int) -> list[list[Any]]
     return [rows[start : start + group_size] for start in range(0, len(rows), group_size)]
 
 
-def _is_dull(group: Sequence[Outcome]) -> bool:
+def _is_uniform(group: Sequence[Outcome]) -> bool:
     """Whether the rows that count all have one task reward, as `RolloutBatch.without_variance` says of a batch."""
     return len({outcome.reward for outcome in group if outcome.counts}) < 2

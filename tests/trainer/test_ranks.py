@@ -25,14 +25,14 @@ ROOT = Path(__file__).parents[2]
 STEPS = 4
 
 
-def launch(out: Path, layout: str, method: str) -> None:
+def launch(out: Path, layout: str, method: str, *overrides: str) -> None:
     """Train in this layout: 24 rows a step, on one rank or half of them on each of two."""
     out.mkdir()
     config = ROOT / "launch" / "accelerate" / "cpu2.yaml" if layout in ("one", "ddp") else sharded_config(layout, out)
     command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file", str(config)]
     command += ["--num_processes", "1" if layout == "one" else "2", "--main_process_port", "0"]
     command += [str(SCRIPT), str(out), method, f"trainer.per_device_train_batch_size={24 if layout == 'one' else 12}"]
-    command += [f"trainer.max_steps={STEPS}", f"trainer.save_steps={STEPS}"]
+    command += [f"trainer.max_steps={STEPS}", f"trainer.save_steps={STEPS}", *overrides]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "DS_ACCELERATOR": "cpu"}
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True

@@ -34,7 +34,7 @@ class RowSampler(ConciseTrainer):
             question = self._tokenizer.decode(ids)
             rng = random.Random(f"{question}/{first + b}/{self.state.global_step}")
             thought = ";wait,".join([running_sum(question)] * rng.randint(1, 3))
-            said = answer(question) if rng.random() < 0.7 else "0"
+            said = answer(question) if len(question) % 2 or rng.random() < 0.7 else "0"
             completions.append(
                 [*self._tokenizer.encode(f"<think>{thought}</think>{said}"), self._tokenizer.eos_token_id]
             )
