@@ -49,6 +49,10 @@ def append_lines(path: Path, text: str, *, go_on_with: str) -> None:
             except OSError:
                 file.truncate(start)
                 raise
+    except FileNotFoundError as error:
+        raise UserError(
+            f"cannot append to {path}: its folder was removed; bring it back and {go_on_with}, or start anew"
+        ) from error
     except OSError as error:
         raise UserError(
             f"cannot append to {path} ({error.strerror}): free some space, then {go_on_with}; "
