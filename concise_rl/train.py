@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 from concise_rl import checkpoint
 from concise_rl import config as configuration
 from concise_rl.errors import UserError
-from concise_rl.options import Guard
+from concise_rl.options import Action, Guard
 
 EXIT_PREEMPTED = 75
 """Exit code after a checkpoint on SIGTERM: sysexits' "try again later", for a scheduler to requeue on."""
@@ -88,12 +88,11 @@ def run(config: DictConfig) -> None:
     configuration.teaching_of(config)
     verifier = configuration.verifier_of(config)
     source = configuration.to_object(config.data, "data")
-    guard = configuration.to_object(config.guard, "guard")
+    guard = configuration.guard_of(config)
     folder = run_folder(config)
 
     import torch
     from accelerate import PartialState
-    from transformers import PrinterCallback
 
     from concise_rl.loading import load_model, load_prompts, load_tokenizer, whole
     from concise_rl.reporting.session import Session
@@ -129,12 +128,11 @@ def run(config: DictConfig) -> None:
     if test:
         with whole(model):
             before = evaluation("before", model, stored=start is not None)
-    trainer = build_trainer(config, args, model, tokenizer, train, sinks=session.sinks)
-    trainer.remove_callback(PrinterCallback)
-    preemption = watch(trainer, guard, session.warn)
+    held = [model]
+    del model
     with session.training(configuration.resolved(config), step=checkpoint.step_of(start) if start else 0):
-        trainer.train(resume_from_checkpoint=str(start) if start else None)
-    if preemption.asked:
+        trainer, preempted = train_guarded(config, args, held, tokenizer, train, session, guard, start)
+    if preempted:
         session.warn(f"SIGTERM: saved at step {trainer.state.global_step}; go on with resume=auto")
         sys.exit(EXIT_PREEMPTED)
     trainer.save_model(str(folder / "model"))
@@ -143,6 +141,66 @@ def run(config: DictConfig) -> None:
         with trainer.generation_model() as trained:
             after = evaluation("after", trained, stored=False)
     session.finish(before, after)
+
+
+def train_guarded(
+    config: DictConfig,
+    args: Any,
+    held: list[Any],
+    tokenizer: Any,
+    prompts: Sequence[Any],
+    session: Any,
+    guard: Guard,
+    start: Path | None,
+) -> tuple[Any, bool]:
+    """Train to the end under the guards; where they say so, go back to an older checkpoint at half the rate.
+
+    Args:
+        held: the model, taken out here: one that is given up is to leave the memory.
+        start: the checkpoint to go on from.
+
+    Returns:
+        The trainer, and whether SIGTERM ended the run.
+    """
+    import gc
+
+    from transformers import PrinterCallback
+
+    from concise_rl.guards import MAX_ROLLBACKS, rollbacks
+    from concise_rl.loading import load_model
+
+    folder, halvings = Path(args.output_dir), None
+    while True:
+        trainer = build_trainer(config, args, held.pop(), tokenizer, prompts, sinks=session.sinks)
+        trainer.remove_callback(PrinterCallback)
+        collapse, preemption = watch(trainer, guard, session.warn, earlier=session.metrics(), halvings=halvings)
+        trainer.train(resume_from_checkpoint=str(start) if start else None)
+        sign_step = collapse.rollback_from
+        if preemption.asked or sign_step is None:
+            return trainer, preemption.asked
+        older = go_back(folder, sign_step - guard.window, session)
+        if older is None:
+            session.warn(f"no complete checkpoint is {guard.window} steps older: training ends here")
+            return trainer, False
+        start, halvings = older, rollbacks(args, trainer.lr_scheduler) + 1
+        session.warn(
+            f"rollback {halvings} of {MAX_ROLLBACKS}: on from {start} at a learning rate of "
+            f"{args.learning_rate / 2**halvings:g}"
+        )
+        del trainer, collapse, preemption
+        gc.collect()
+        held.append(load_model(config.model))
+
+
+def go_back(folder: Path, until: int, session: Any) -> Path | None:
+    """The newest complete checkpoint up to a step, as all ranks see it; later ones and what was logged after it go."""
+    from concise_rl.rollout import on_every_rank
+
+    found = checkpoint.newest_complete(folder, session.warn, until=until) if session.active else None
+    if found is not None:
+        checkpoint.discard_after(folder, checkpoint.step_of(found))
+        session.rewind(checkpoint.step_of(found))
+    return on_every_rank(found)[0]
 
 
 def build_trainer(
@@ -173,16 +231,34 @@ def build_trainer(
     return (kind or ConciseTrainer)(model, args=args, processing_class=tokenizer, **described | options)
 
 
-def watch(trainer: Any, guard: Guard, warn: Callable[[str], None]) -> Any:
-    """Set the guards of `concise_rl.guards` over a run; returns the one that tells of preemption."""
-    from concise_rl.guards import SaveOnTerm, SkipNonFinite, WatchCollapse
+def watch(
+    trainer: Any,
+    guard: Guard,
+    warn: Callable[[str], None],
+    *,
+    earlier: Sequence[Mapping[str, float]] = (),
+    halvings: int | None = None,
+) -> tuple[Any, Any]:
+    """Set the guards of `concise_rl.guards` over a run; returns those that tell of a collapse and of preemption.
+
+    Args:
+        earlier: what the main process has logged so far.
+        halvings: of the learning rate; None leaves it.
+    """
+    from concise_rl.guards import LowerRate, SaveOnTerm, SkipNonFinite, WatchCollapse
     from concise_rl.rollout import on_every_rank
 
+    def record(name: str, value: float) -> None:
+        trainer._metrics["train"][name].append(value)
+
+    collapse = WatchCollapse(guard, warn, earlier=on_every_rank(earlier)[0])
     preemption = SaveOnTerm(lambda here: any(on_every_rank(here)))
-    skipping = SkipNonFinite(guard.nonfinite_steps, lambda name, value: trainer._metrics["train"][name].append(value))
-    for callback in (skipping, WatchCollapse(guard, warn), preemption):
+    callbacks = [SkipNonFinite(guard.nonfinite_steps, record), collapse, preemption]
+    if guard.action is Action.rollback:
+        callbacks.append(LowerRate(halvings, record))
+    for callback in callbacks:
         trainer.add_callback(callback)
-    return preemption
+    return collapse, preemption
 
 
 def quiet_libraries() -> None:
@@ -245,7 +321,7 @@ def prepare(folder: Path, *, resume: str, overwrite: bool) -> None:
             shutil.rmtree(old, ignore_errors=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (*RUN_FILES, "model", ".writable"):
+        for name in (*RUN_FILES, "model", "wandb", ".writable"):
             if (folder / name).is_symlink():
                 raise UserError(
                     f"{folder / name} is a symbolic link, and a run writes into its own folder alone: "

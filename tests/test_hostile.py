@@ -194,13 +194,12 @@ def test_transformers_unpickles_no_objects_of_a_checkpoint(tmp_path):
 
 
 def test_remote_code_is_off_in_every_recipe():
-    recipes = [path for path in (ROOT / "recipes").rglob("*.yaml") if "trust_remote_code" in path.read_text()]
-    assert not [path.name for path in recipes if re.search(r"trust_remote_code:\s*(?!false)\S", path.read_text())]
     from concise_rl.config import compose
 
-    for model in (ROOT / "recipes" / "model").glob("*.yaml"):
-        required = ["model.path=x"] if "???" in model.read_text() else []
-        assert compose([f"model={model.stem}", *required]).model.trust_remote_code is False
+    assert compose([]).model.trust_remote_code is False
+    texts = [path.read_text() for path in (ROOT / "recipes").rglob("*.yaml")]
+    assert len(texts) > 40
+    assert not [text for text in texts if "trust_remote_code" in text]
 
 
 # --- files that others wrote ------------------------------------------------------------------------------------------
@@ -240,7 +239,7 @@ def test_no_name_in_an_evaluation_leads_a_figure_out_of_its_folder(tmp_path):
 def test_a_run_writes_through_no_link(tmp_path):
     elsewhere = tmp_path / "precious"
     elsewhere.write_text("kept")
-    for name in ("metrics.jsonl", "training.png", "model"):
+    for name in ("metrics.jsonl", "training.png", "model", "wandb"):
         run = tmp_path / f"run-{name}"
         run.mkdir()
         (run / name).symlink_to(elsewhere)
