@@ -17,13 +17,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import json
-import os
 import platform
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -35,146 +32,11 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
-os.environ |= {"COLUMNS": "1000", "DS_ACCELERATOR": "cpu", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+from attempts import Attempt, is_saving, logged_steps, outcome, saved_step
+from harms import Harmed, harm_table
 
 ROOT = Path(__file__).parent.parent
-STEPS, SAVE_STEPS = 8, 2
-RUN = [
-    "method=hapo", "trainer.per_device_train_batch_size=8", "trainer.num_generations=4",
-    "trainer.max_completion_length=48", f"trainer.max_steps={STEPS}", f"trainer.save_steps={SAVE_STEPS}",
-    "trainer.learning_rate=1e-4", "evaluation.problems=4", "run.progress=false", "resume=auto",
-]  # fmt: skip
 WORKERS = ["data.verifier=math_answer"]  # judges in processes of its own
-TIMES = ("time", "step_time", "generate_seconds")
-ORPHAN_SECONDS = 20.0
-"""A verifier worker may outlive its run by the deadline of the answer that it has in hand, 5 s, and 10 s."""
-
-
-# -- attempts ----------------------------------------------------------------------------------------------------------
-
-
-class Attempt:
-    """One start of the run in a process group of its own: forked from this process, or a new interpreter."""
-
-    logs: Path
-
-    def __init__(self, folder: Path, *overrides: str, fork: bool = True) -> None:
-        self.folder, self.log = folder, self.logs / f"{folder.name}.log"
-        arguments = [*RUN, f"run.dir={folder}", *overrides]
-        self.started = time.monotonic()
-        self.code: int | None = None
-        if fork:
-            self.pid = os.fork()
-            if self.pid == 0:
-                self._child(arguments)
-        else:
-            command = [sys.executable, "-m", "concise_rl.train", *arguments]
-            with self.log.open("w") as log:
-                self.pid = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True).pid
-
-    def _child(self, arguments: list[str]) -> None:
-        from concise_rl import train
-
-        code = 70
-        try:
-            os.setsid()
-            log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            sys.argv = ["concise-rl", *arguments]
-            train.main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        finally:
-            with contextlib.suppress(Exception):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(code)
-
-    def ended(self) -> bool:
-        if self.code is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self.code = os.waitstatus_to_exitcode(status) if pid else None
-        return self.code is not None
-
-    def wait(self) -> int:
-        while not self.ended():
-            time.sleep(0.002)
-        assert self.code is not None
-        return self.code
-
-    def kill(self) -> None:
-        """SIGKILL for the run itself; what it started is left to notice."""
-        os.kill(self.pid, signal.SIGKILL)
-        self.wait()
-
-    def orphans_gone_after(self) -> float:
-        """Seconds until no process of its group is left; inf after ORPHAN_SECONDS, when they are killed."""
-        started = time.monotonic()
-        while in_group(self.pid):
-            if time.monotonic() - started > ORPHAN_SECONDS:
-                os.killpg(self.pid, signal.SIGKILL)
-                return float("inf")
-            time.sleep(0.005)
-        return time.monotonic() - started
-
-    def said(self) -> list[str]:
-        """Its errors and warnings."""
-        lines = self.log.read_text(errors="replace").splitlines()
-        return [" ".join(line.split()) for line in lines if line.startswith(("error:", "warning:", "Traceback"))]
-
-
-def in_group(group: int) -> bool:
-    """Whether any process of the group lives; what nobody has waited for yet is dead."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            state, _, its_group = stat.read_text().rpartition(")")[2].split()[:3]
-            if int(its_group) == group and state != "Z":
-                return True
-    return False
-
-
-def outcome(folder: Path) -> dict[str, Any]:
-    """What a finished run must have come to."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    files = [folder / name for name in ("rollouts.jsonl", "evaluation-before.jsonl", "evaluation-after.jsonl")]
-    files.append(folder / "model" / "model.safetensors")
-    last = folder / f"checkpoint-{STEPS}"
-    names = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "concise_state.json")
-    files += [last / name for name in (*names, "concise_state.safetensors")]
-    return {
-        "names": sorted(names_in(folder)),
-        "metrics": [{name: value for name, value in line.items() if name not in TIMES} for line in lines],
-        **{str(path.relative_to(folder)): file_hash(path) for path in files},
-    }
-
-
-def file_hash(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
-
-
-def logged_steps(folder: Path) -> int:
-    """Steps in metrics.jsonl, a torn last line not counted."""
-    path = folder / "metrics.jsonl"
-    return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
-def saved_step(folder: Path) -> int:
-    from concise_rl import checkpoint
-
-    newest = checkpoint.newest_complete(folder, lambda _: None)
-    return checkpoint.step_of(newest) if newest else 0
-
-
-def is_saving(folder: Path) -> bool:
-    """Between the first file of a save and the last deletion that follows it."""
-    return any(name.startswith((".staging", ".replaced-", ".deleted-")) for name in names_in(folder))
-
-
-def names_in(folder: Path) -> list[str]:
-    return os.listdir(folder) if folder.is_dir() else []
 
 
 # -- kills -------------------------------------------------------------------------------------------------------------
@@ -334,7 +196,8 @@ def kill_table(kills: Sequence[Kill]) -> list[str]:
             lost = [max(0, kill.logged - kill.resumed_at) for kill in group]
             resumed, equal = sum(kill.resumed for kill in group), sum(kill.equal for kill in group)
             lines.append(
-                f"| {name} | {len(group)} | {resumed} | {equal} | {len(group) - equal} | {mean(lost):.1f} | {max(lost)} |"
+                f"| {name} | {len(group)} | {resumed} | {equal} | {len(group) - equal} "
+                f"| {mean(lost):.1f} | {max(lost)} |"
             )
     return lines
 
@@ -395,9 +258,7 @@ def main() -> None:
         harms: list[Any] = []
         write(options, campaign, harms, time.monotonic() - started)
         if not options.no_harms:
-            from harms import Harmed
-
-            harms = Harmed(folder, Attempt, outcome, campaign.undisturbed("undisturbed-harms")[0]).all()
+            harms = Harmed(folder, campaign.undisturbed("undisturbed-harms")[0]).all()
             write(options, campaign, harms, time.monotonic() - started)
     if campaign.failures or any(harm.equal is False for harm in harms):
         sys.exit("\n".join(campaign.failures) or "a harmed run missed its end")
@@ -405,8 +266,6 @@ def main() -> None:
 
 def write(options: argparse.Namespace, campaign: Campaign, harms: list[Any], seconds: float) -> None:
     """The tables as Markdown, and every kill and fault as JSON."""
-    from harms import harm_table
-
     day = datetime.now(timezone.utc).date().isoformat()
     kills = campaign.kills
     options.out.mkdir(parents=True, exist_ok=True)

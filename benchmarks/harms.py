@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from concise_rl import checkpoint
+from attempts import Attempt, outcome
 
-Start = Callable[..., Any]
-"""`faults.Attempt`."""
+from concise_rl import checkpoint
 
 
 @dataclass
@@ -78,10 +77,10 @@ HARMS: list[tuple[str, str, Callable[[Path], None]]] = [
 class Harmed:
     """Copies of one killed run, each harmed in its own way and resumed."""
 
-    def __init__(self, folder: Path, start: Start, outcome: Callable[[Path], Any], expected: Any) -> None:
-        self.folder, self.start, self.outcome, self.expected = folder, start, outcome, expected
+    def __init__(self, folder: Path, expected: dict[str, Any]) -> None:
+        self.folder, self.expected = folder, expected
         self.killed = folder / "killed"
-        attempt = start(self.killed)
+        attempt = Attempt(self.killed)
         while not (self.killed / "checkpoint-4").exists() and not attempt.ended():
             time.sleep(0.001)
         attempt.kill()
@@ -102,12 +101,12 @@ class Harmed:
         return copy
 
     def _is_equal(self, run: Path) -> bool:
-        return self.outcome(run) == self.expected
+        return outcome(run) == self.expected
 
     def _damaged(self, fault: str, name: str, harm: Callable[[Path], None]) -> Harm:
         run = self._copy()
         harm(run / "checkpoint-4" / name)
-        attempt = self.start(run)
+        attempt = Attempt(run)
         code = attempt.wait()
         return Harm(fault, code, attempt.said(), code == 0 and self._is_equal(run))
 
@@ -116,47 +115,47 @@ class Harmed:
         for step in (2, 4):
             damage(run / f"checkpoint-{step}" / checkpoint.STATE_FILE, "one bit flipped")
         metrics = (run / "metrics.jsonl").read_bytes()
-        attempt = self.start(run)
+        attempt = Attempt(run)
         code = attempt.wait()
         assert (run / "metrics.jsonl").read_bytes() == metrics, "a run that was refused lost its metrics"
         return Harm(f"every checkpoint, `{checkpoint.STATE_FILE}` one bit flipped", code, attempt.said(), None)
 
     def _removed(self) -> Harm:
         run = self._copy()
-        attempt = self.start(run)
+        attempt = Attempt(run)
         self._await_step(attempt, run, 5)
         while run.exists():
             shutil.rmtree(run, ignore_errors=True)
         return Harm("run folder removed in mid-run", attempt.wait(), attempt.said(), None)
 
-    def _await_step(self, attempt: Any, run: Path, step: int) -> None:
+    def _await_step(self, attempt: Attempt, run: Path, step: int) -> None:
         while (run / "metrics.jsonl").read_bytes().count(b"\n") < step and not attempt.ended():
             time.sleep(0.001)
 
     def _full_disk(self) -> Harm:
         with Mounted(self.folder / "disk", "size=30m") as disk:
             run = self._copy(disk)  # 22 MB in two checkpoints: a third one does not fit
-            attempt = self.start(run)
+            attempt = Attempt(run)
             code, said = attempt.wait(), attempt.said()
             assert checkpoint.verify(run / "checkpoint-4") is None
             return Harm("disk full while saving", code, said, self._mended(run, "size=60m"))
 
     def _mended(self, run: Path, options: str) -> bool:
         subprocess.run(["mount", "-o", f"remount,{options}", str(run.parent)], check=True)
-        return self.start(run).wait() == 0 and self._is_equal(run)
+        return Attempt(run).wait() == 0 and self._is_equal(run)
 
     def _read_only_from_the_start(self) -> Harm:
         with Mounted(self.folder / "disk", "size=60m") as disk:
             run = self._copy(disk)
             subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-            attempt = self.start(run)
+            attempt = Attempt(run)
             code, said = attempt.wait(), attempt.said()
             return Harm("disk read-only at the start", code, said, self._mended(run, "rw"))
 
     def _read_only_midway(self) -> Harm:
         with Mounted(self.folder / "disk", "size=60m") as disk:
             run = self._copy(disk)
-            attempt = self.start(run)
+            attempt = Attempt(run)
             self._await_step(attempt, run, 5)
             remount = ["mount", "-o", "remount,ro", str(disk)]
             while subprocess.run(remount, stderr=subprocess.DEVNULL).returncode and not attempt.ended():

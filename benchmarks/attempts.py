@@ -1,0 +1,150 @@
+"""One start of a short real run, for `faults.py`: forked or a process of its own, watched, killed, and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
+os.environ |= {"COLUMNS": "1000", "DS_ACCELERATOR": "cpu", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+
+STEPS, SAVE_STEPS = 8, 2
+RUN = [
+    "method=hapo", "trainer.per_device_train_batch_size=8", "trainer.num_generations=4",
+    "trainer.max_completion_length=48", f"trainer.max_steps={STEPS}", f"trainer.save_steps={SAVE_STEPS}",
+    "trainer.learning_rate=1e-4", "evaluation.problems=4", "run.progress=false", "resume=auto",
+]  # fmt: skip
+TIMES = ("time", "step_time", "generate_seconds")
+ORPHAN_SECONDS = 20.0
+"""A verifier worker may outlive its run by the deadline of the answer that it has in hand, 5 s, and 10 s."""
+
+
+class Attempt:
+    """One start of the run in a process group of its own: forked from this process, or a new interpreter."""
+
+    logs: Path
+
+    def __init__(self, folder: Path, *overrides: str, fork: bool = True) -> None:
+        self.folder, self.log = folder, self.logs / f"{folder.name}.log"
+        arguments = [*RUN, f"run.dir={folder}", *overrides]
+        self.started = time.monotonic()
+        self.code: int | None = None
+        if fork:
+            self.pid = os.fork()
+            if self.pid == 0:
+                self._child(arguments)
+        else:
+            command = [sys.executable, "-m", "concise_rl.train", *arguments]
+            with self.log.open("w") as log:
+                self.pid = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True).pid
+
+    def _child(self, arguments: list[str]) -> None:
+        from concise_rl import train
+
+        code = 70
+        try:
+            os.setsid()
+            log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            sys.argv = ["concise-rl", *arguments]
+            train.main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+
+    def ended(self) -> bool:
+        if self.code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.code = os.waitstatus_to_exitcode(status) if pid else None
+        return self.code is not None
+
+    def wait(self) -> int:
+        while not self.ended():
+            time.sleep(0.002)
+        assert self.code is not None
+        return self.code
+
+    def kill(self) -> None:
+        """SIGKILL for the run itself; what it started is left to notice."""
+        os.kill(self.pid, signal.SIGKILL)
+        self.wait()
+
+    def orphans_gone_after(self) -> float:
+        """Seconds until no process of its group is left; inf after ORPHAN_SECONDS, when they are killed."""
+        started = time.monotonic()
+        while in_group(self.pid):
+            if time.monotonic() - started > ORPHAN_SECONDS:
+                os.killpg(self.pid, signal.SIGKILL)
+                return float("inf")
+            time.sleep(0.005)
+        return time.monotonic() - started
+
+    def said(self) -> list[str]:
+        """Its errors and warnings."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return [" ".join(line.split()) for line in lines if line.startswith(("error:", "warning:", "Traceback"))]
+
+
+def in_group(group: int) -> bool:
+    """Whether any process of the group lives; what nobody has waited for yet is dead."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, its_group = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state != "Z":
+                return True
+    return False
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """What a finished run must have come to."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    files = [folder / name for name in ("rollouts.jsonl", "evaluation-before.jsonl", "evaluation-after.jsonl")]
+    files.append(folder / "model" / "model.safetensors")
+    last = folder / f"checkpoint-{STEPS}"
+    names = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "concise_state.json")
+    files += [last / name for name in (*names, "concise_state.safetensors")]
+    return {
+        "names": sorted(names_in(folder)),
+        "metrics": [{name: value for name, value in line.items() if name not in TIMES} for line in lines],
+        **{str(path.relative_to(folder)): file_hash(path) for path in files},
+    }
+
+
+def file_hash(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+
+
+def logged_steps(folder: Path) -> int:
+    """Steps in metrics.jsonl, a torn last line not counted."""
+    path = folder / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def saved_step(folder: Path) -> int:
+    from concise_rl import checkpoint
+
+    newest = checkpoint.newest_complete(folder, lambda _: None)
+    return checkpoint.step_of(newest) if newest else 0
+
+
+def is_saving(folder: Path) -> bool:
+    """Between the first file of a save and the last deletion that follows it."""
+    return any(name.startswith((".staging", ".replaced-", ".deleted-")) for name in names_in(folder))
+
+
+def names_in(folder: Path) -> list[str]:
+    return os.listdir(folder) if folder.is_dir() else []
