@@ -90,9 +90,15 @@ def stock_scoring(trainer: ConciseTrainer) -> Any:
 
 
 def lean_step(
-    trainer: ConciseTrainer, inputs: Inputs, *, drop: bool = True, fuse: bool = True, tokens: int = 0
+    trainer: ConciseTrainer,
+    inputs: Inputs,
+    *,
+    drop: bool = True,
+    fuse: bool = True,
+    share: bool = True,
+    tokens: int = 0,
 ) -> float:
-    trainer._drop_idle_rows, trainer._fuse_loss = drop, fuse
+    trainer._drop_idle_rows, trainer._fuse_loss, trainer._share_prompts = drop, fuse, share
     budget = trainer.args.max_tokens_per_microbatch
     trainer.args.max_tokens_per_microbatch = tokens or budget
     trainer._weigh([inputs])
@@ -143,7 +149,6 @@ def compare(trainer: ConciseTrainer, inputs: Inputs, title: str, repeats: int) -
     expected = gradient(trainer)
     lean_step(trainer, inputs)
     difference = float((gradient(trainer) - expected).abs().max() / expected.abs().max())
-    everything = 10**9
 
     def step(run: Callable[[], object]) -> Callable[[], object]:
         def whole() -> None:
@@ -156,13 +161,16 @@ def compare(trainer: ConciseTrainer, inputs: Inputs, title: str, repeats: int) -
         f"stock, micro-batches of {size} rows": step(lambda size=size: stock_step(trainer, inputs, size))
         for size in sorted({rows, max(1, rows // 4)}, reverse=True)
     }
-    sides |= {
-        "our head": step(lambda: lean_step(trainer, inputs, drop=False, fuse=False, tokens=everything)),
-        "our head, one sweep": step(lambda: lean_step(trainer, inputs, drop=False, tokens=everything)),
-        "our head, micro-batches by length": step(lambda: lean_step(trainer, inputs, drop=False, fuse=False)),
-        "our head, idle rows left out": step(lambda: lean_step(trainer, inputs, fuse=False, tokens=everything)),
-        "ours: all of them": step(lambda: lean_step(trainer, inputs)),
-    }
+    none = {"drop": False, "fuse": False, "share": False, "tokens": 10**9}
+    for name, only in {
+        "our head": {},
+        "our head, one sweep": {"fuse": True},
+        "our head, micro-batches by length": {"tokens": 0},
+        "our head, idle rows left out": {"drop": True},
+        "our head, prompts shared": {"share": True},
+        "ours: all of them": dict.fromkeys(("drop", "fuse", "share"), True) | {"tokens": 0},
+    }.items():
+        sides[name] = step(lambda options=none | only: lean_step(trainer, inputs, **options))
     found = alternate(sides, repeats)
     best = min(value for name, value in found.items() if name.startswith("stock"))
     print("| step | processor s | faster than stock |\n|---|---:|---:|")
@@ -191,7 +199,7 @@ def generation(trainer: ConciseTrainer, inputs: Inputs, step: dict[str, float], 
 
 
 def smollm2(folder: str, repeats: int) -> None:
-    """SmolLM2-135M on 32 rows of 16 to 160 tokens, credits of both signs, none of them zero."""
+    """SmolLM2-135M on 4 groups of 8 rows of 16 to 160 tokens, credits of both signs, none of them zero."""
     overrides = ["method=grpo", "model=smollm2_135m", "trainer.save_strategy=no"]
     overrides += ["trainer.per_device_train_batch_size=32", "trainer.max_completion_length=160"]
     trainer = trainer_of(compose(overrides), folder)
@@ -201,7 +209,7 @@ def smollm2(folder: str, repeats: int) -> None:
     lengths = torch.linspace(16, 160, 32).long()
     mask = (torch.arange(160) < lengths[:, None]).long()
     inputs = {
-        "prompt_ids": torch.randint(100, 40000, (32, 24), generator=generator),
+        "prompt_ids": torch.randint(100, 40000, (4, 24), generator=generator).repeat_interleave(8, dim=0),
         "prompt_mask": torch.ones(32, 24, dtype=torch.long),
         "completion_ids": torch.randint(100, 40000, (32, 160), generator=generator) * mask,
         "completion_mask": mask,
@@ -236,15 +244,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--smollm2", action="store_true")
+    parser.add_argument("--methods", nargs="+", default=["grpo", "hapo"])
     arguments = parser.parse_args()
     print(f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
     with tempfile.TemporaryDirectory() as folder:
         if arguments.smollm2:
             smollm2(folder, arguments.repeats)
             return
-        for method, step in (("grpo", 9), ("hapo", 9)):
-            trainer, inputs = embedded_trainer(method, step, folder)
-            found = compare(trainer, inputs, f"{method}, step {step}", arguments.repeats)
+        for method in arguments.methods:
+            trainer, inputs = embedded_trainer(method, 9, folder)
+            found = compare(trainer, inputs, f"{method}, step 9", arguments.repeats)
             generation(trainer, inputs, found, arguments.repeats)
 
 

@@ -27,6 +27,7 @@ from concise_rl.kernels.arguments import Entropy
 from concise_rl.policy_loss import LOSS_TYPES, PolicyLoss, StepTotals
 from concise_rl.sampling import sample_tokens, supports_plain_cache
 from concise_rl.scoring import LossRows, Rows, Scoring, add_scoring_head, microbatches, score_rows
+from concise_rl.shared_prompts import DistinctPrompts, PromptStates, SharedPrompts
 
 
 @dataclass
@@ -90,9 +91,13 @@ class LeanTrainer(GRPOTrainer):
         )
         self._sharded = self.is_fsdp_enabled or is_deepspeed_zero3_enabled() or args.cast_lm_head_to_fp32
         self._drop_idle_rows = self._fuse_loss = True
+        # Recomputed activations leave no cache; DeepSpeed's engine knows one backward pass a forward.
+        self._share_prompts = not (self._sharded or self.is_deepspeed_enabled or args.gradient_checkpointing)
         if not self._sharded:
             for model in filter(None, (self.model, self.ref_model)):
-                add_scoring_head(model.get_base_model() if is_peft_model(model) else model)
+                base = model.get_base_model() if is_peft_model(model) else model
+                self._share_prompts &= supports_plain_cache(base)
+                add_scoring_head(base)
 
     @property
     def _mode(self) -> str:
@@ -164,20 +169,49 @@ class LeanTrainer(GRPOTrainer):
         entropy: Entropy = "none"
         if compute_entropy:
             entropy = "grad" if torch.is_grad_enabled() else "nograd"
-        parts = microbatches(rows, self.args.max_tokens_per_microbatch)
-        return *score_rows(rows, parts, lambda some: self._score_microbatch(model, some, entropy)[1:]), None
+        prompts = None if torch.is_grad_enabled() else self._prompts_to_share(rows)
+        parts = microbatches(rows, self.args.max_tokens_per_microbatch, with_prompts=prompts is None)
+        shared = self._run_prompts(model, prompts)
+
+        def score(some: Rows, part: Tensor) -> tuple[Tensor, Tensor | None]:
+            return self._score_microbatch(model, some, entropy, prompts=shared and shared.take(part))[1:]
+
+        return *score_rows(rows, parts, score), None
+
+    def _prompts_to_share(self, rows: Rows, active_N: Tensor | None = None) -> DistinctPrompts | None:
+        """The distinct prompts of the active rows, where each serves two rows or more; else None."""
+        count = len(rows) if active_N is None else int(active_N.sum())
+        if not (self._share_prompts and count):
+            return None
+        prompts = DistinctPrompts.among(rows.prompt_ids, rows.prompt_mask, active_N)
+        fits = prompts.ids.numel() <= self.args.max_tokens_per_microbatch
+        return prompts if fits and 2 * len(prompts.ids) <= count else None
+
+    def _run_prompts(self, model: Any, prompts: DistinctPrompts | None) -> SharedPrompts | None:
+        if prompts is None:
+            return None
+        with self.accelerator.autocast():
+            states = model(input_ids=prompts.ids, attention_mask=prompts.mask, scoring=PromptStates)
+        return SharedPrompts(prompts.of_row_N, states)
 
     def _score_microbatch(
-        self, model: Any, rows: Rows, entropy: Entropy, token_loss: TokenLoss | None = None
+        self,
+        model: Any,
+        rows: Rows,
+        entropy: Entropy,
+        token_loss: TokenLoss | None = None,
+        prompts: PromptStates | None = None,
     ) -> tuple[Tensor | None, Tensor, Tensor | None]:
         """Loss, log-probs and entropies of rows that are padded to one length, through the model's own forward."""
-        input_ids = torch.cat([rows.prompt_ids, rows.completion_ids], dim=1)
-        attention_mask = torch.cat([rows.prompt_mask, rows.completion_mask], dim=1)
+        input_ids, attention_mask = rows.completion_ids, rows.completion_mask
+        if prompts is None:
+            input_ids = torch.cat([rows.prompt_ids, input_ids], dim=1)
+            attention_mask = torch.cat([rows.prompt_mask, attention_mask], dim=1)
         if self._sharded:  # TRL gathers the head where ZeRO-3 and FSDP2 have sharded it
             return None, *super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, rows.completion_ids.shape[1], None, entropy != "none"
             )[:2]
-        scoring = Scoring(rows.loss_mask, self.temperature, entropy, token_loss)
+        scoring = Scoring(rows.loss_mask, self.temperature, entropy, token_loss, prompts)
         with self.accelerator.autocast():
             return model(input_ids=input_ids, attention_mask=attention_mask, scoring=scoring)
 
@@ -238,22 +272,32 @@ class LeanTrainer(GRPOTrainer):
 
     def _forward_backward(self, model: Any, rows: LossRows) -> Tensor:
         """The gradient of all rows; returns their loss, of all ranks together."""
-        parts = microbatches(rows, self.args.max_tokens_per_microbatch, self._active_rows(rows))
-        passes = int(gather(torch.tensor([max(1, len(parts))], device=self.accelerator.device)).max())
+        active_N = self._active_rows(rows)
+        prompts = self._prompts_to_share(rows, active_N)
+        parts = microbatches(rows, self.args.max_tokens_per_microbatch, active_N, with_prompts=prompts is None)
+        # The prompts' backward knows not all parameters, so where ranks sum gradients, it must not be the last.
+        own = len(parts) + (prompts is not None and self.accelerator.num_processes > 1)
+        passes = int(gather(torch.tensor([max(1, own)], device=self.accelerator.device)).max())
+        # Not before the gather: ranks that share and ranks that do not must meet the collectives of forward in order.
+        with self.accelerator.no_sync(model):
+            shared = self._run_prompts(model, prompts)
         last_of_step = self.accelerator.sync_gradients
         total, sums = torch.zeros((), device=self.accelerator.device), {"tokens": rows.loss_mask.sum().float()}
         for place in range(passes):
-            micro = rows.take(parts[place]) if place < len(parts) else rows.idle()
-            last = place == passes - 1
+            mine, last = place < len(parts), place == passes - 1
+            micro = rows.take(parts[place]) if mine else rows.idle()
+            states = shared.take(parts[place]) if shared and mine else None
             self.accelerator.gradient_state._set_sync_gradients(last_of_step and last)
             with nullcontext() if last else self.accelerator.no_sync(model):
-                loss, found = self._loss_and_logs(model, micro)
+                loss, found = self._loss_and_logs(model, micro, states)
                 # DDP, FSDP and DeepSpeed average over ranks; the weights are those of a sum.
                 options = {"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}
                 self.accelerator.backward(loss * self.accelerator.num_processes, **options)
+                if shared and place == len(parts) - 1:
+                    shared.backward()
             total += loss.detach()
             for name, value in found.items():
-                sums[name] = sums.get(name, 0.0) + value * (place < len(parts))
+                sums[name] = sums.get(name, 0.0) + value * mine
         self._log_means(sums)
         return self.accelerator.reduce(total, reduction="sum")
 
@@ -263,7 +307,9 @@ class LeanTrainer(GRPOTrainer):
             return None
         return ((rows.credit != 0) & (rows.weight != 0)).any(dim=1)
 
-    def _loss_and_logs(self, model: Any, rows: LossRows) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss_and_logs(
+        self, model: Any, rows: LossRows, prompts: PromptStates | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of one micro-batch, and sums over its tokens for the logs."""
         own = self.policy_loss
         shape = rows.loss_mask.shape
@@ -277,7 +323,7 @@ class LeanTrainer(GRPOTrainer):
             return weight.reshape(-1)[rows_K] * losses_K
 
         one_sweep = None if own.sequence_level or not self._fuse_loss else token_loss
-        loss, logprob, entropy = self._score_microbatch(model, rows, "nograd", one_sweep)
+        loss, logprob, entropy = self._score_microbatch(model, rows, "nograd", one_sweep, prompts)
         if loss is None:
             old_NT = logprob.detach() if old is None else old
             loss = (weight * own.token_losses(logprob, old_NT, credit, reference, rows.loss_mask)).sum()

@@ -278,17 +278,25 @@ class _Live:
 def _prefill(
     model: Any, rows: list[int], prompt_ids: Sequence[Sequence[int]], seeds: Sequence[int], settings: _Settings
 ) -> _Live:
-    ids_RL, mask_RL = left_pad([prompt_ids[row] for row in rows], settings.pad_token_id, model.device)
+    prompts = [tuple(prompt_ids[row]) for row in rows]
+    distinct = list(dict.fromkeys(prompts))  # the rows of a group share theirs
+    place = {prompt: q for q, prompt in enumerate(distinct)}
+    of_row_R = torch.tensor([place[prompt] for prompt in prompts], device=model.device)
+    ids_QL, mask_QL = left_pad(distinct, settings.pad_token_id, model.device)
     cache = Cache(layers=[_GrowingLayer() for _ in DynamicCache(config=model.config).layers])
     keep = {"logits_to_keep": 1} if "logits_to_keep" in _forward_parameters(model) else {}
     output = model(
-        input_ids=ids_RL,
-        attention_mask=mask_RL,
-        position_ids=(mask_RL.cumsum(dim=1) - 1).clamp(min=0),
+        input_ids=ids_QL,
+        attention_mask=mask_QL,
+        position_ids=(mask_QL.cumsum(dim=1) - 1).clamp(min=0),
         past_key_values=cache,
         use_cache=True,
         **keep,
     )
+    if len(distinct) < len(rows):
+        for layer in cache.layers:
+            layer.hold(layer.keys[of_row_R], layer.values[of_row_R])
+    mask_RL = mask_QL[of_row_R]
     length_R = mask_RL.sum(dim=1)
     streams = [torch.Generator().manual_seed(seeds[row]) for row in rows]
     uniforms = [torch.rand(settings.max_new_tokens, generator=stream, dtype=torch.float64) for stream in streams]
@@ -296,7 +304,7 @@ def _prefill(
         rows=rows,
         cache=cache,
         mask_RL=mask_RL,
-        logits_RV=output.logits[:, -1],
+        logits_RV=output.logits[of_row_R, -1],
         next_position_R=length_R,
         last_position_R=length_R + settings.max_new_tokens - 1,
         uniforms_RM=torch.stack(uniforms).to(model.device),

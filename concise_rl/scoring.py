@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from concise_rl.errors import UserError
 from concise_rl.kernels import TokenLoss, linear_logprob, linear_policy_loss
 from concise_rl.kernels.arguments import Entropy
+from concise_rl.shared_prompts import PromptStates
 
 
 @dataclass(frozen=True)
@@ -87,18 +88,21 @@ class LossRows(Rows):
         return dataclasses.replace(row, weight=torch.zeros_like(row.weight))
 
 
-def microbatches(rows: Rows, max_tokens: int, active_N: Tensor | None = None) -> list[Tensor]:
+def microbatches(
+    rows: Rows, max_tokens: int, active_N: Tensor | None = None, *, with_prompts: bool = True
+) -> list[Tensor]:
     """The places of the active rows, in micro-batches of like length of at most `max_tokens` tokens, padding too.
 
     A row that is longer than that has a micro-batch of its own.
 
     Args:
         active_N: the rows that are to be scored; all of them when None.
+        with_prompts: whether a row's prompt is computed with it, and counts.
     """
     lengths_N = rows.lengths_N
     order = lengths_N.argsort(descending=True, stable=True)
     chosen = order if active_N is None else order[active_N[order]]
-    prompts = rows.prompt_mask.sum(dim=1)[chosen].tolist()
+    prompts = (rows.prompt_mask.sum(dim=1)[chosen] * with_prompts).tolist()
     completions = lengths_N[chosen].tolist()
     starts, longest_P, longest_T = [0] if len(chosen) else [], 0, 0
     for place, (prompt_P, completion_T) in enumerate(zip(prompts, completions, strict=True)):
@@ -113,6 +117,10 @@ def microbatches(rows: Rows, max_tokens: int, active_N: Tensor | None = None) ->
 # --- one forward ------------------------------------------------------------------------------------------------------
 
 
+Scored = tuple[Tensor | None, Tensor, Tensor | None]
+"""The loss, if one was asked for, log-probs (N, T), and entropies (N, T), 0 where the mask is."""
+
+
 @dataclass(frozen=True)
 class Scoring:
     """Given to a model's forward as `scoring`, asks for log-probs of the last T tokens instead of logits.
@@ -122,22 +130,39 @@ class Scoring:
         temperature: the logits are divided by it.
         entropy: as in `linear_logprob`.
         token_loss: as in `linear_policy_loss`; then the loss is made in the same sweep.
+        prompts: the states of the rows' prompts where these were computed before; then the inputs are completions.
     """
 
     mask_NT: Tensor
     temperature: float
     entropy: Entropy
     token_loss: TokenLoss | None = None
+    prompts: PromptStates | None = None
 
-
-Scored = tuple[Tensor | None, Tensor, Tensor | None]
-"""The loss, if one was asked for, log-probs (N, T), and entropies (N, T), 0 where the mask is."""
+    def run(self, model: Any, *, input_ids: Tensor, attention_mask: Tensor, **_: Any) -> Scored:
+        # An adapter's wrapper adds what a forward may be asked for; log-probs need none of it.
+        completion_T = self.mask_NT.shape[1]
+        if self.prompts is None:
+            output = model.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+            states_NTH = output.last_hidden_state[:, -completion_T - 1 : -1]
+        else:
+            states_NTH = self.prompts.continued(model, input_ids, attention_mask)
+        head = model.get_output_embeddings()
+        arguments = states_NTH, head.weight, input_ids[:, -completion_T:]
+        options: dict[str, Any] = {"bias": head.bias, "mask": self.mask_NT, "temperature": self.temperature}
+        options |= {"entropy": self.entropy} | logit_options(model.config.get_text_config())
+        if self.token_loss is None:
+            logprob, entropy, _ = linear_logprob(*arguments, **options)
+            return None, logprob, entropy
+        loss, (logprob, entropy, _) = linear_policy_loss(*arguments, self.token_loss, **options)
+        return loss, logprob, entropy
 
 
 def add_scoring_head(model: Any) -> None:
     """Let `model(input_ids=..., attention_mask=..., scoring=Scoring(...))` return `Scored`; other calls are as before.
 
-    The call goes through the model's own forward, so that whatever wraps the model (DDP, autocast) sees it.
+    The call goes through the model's own forward, so that whatever wraps the model (DDP, autocast) sees it. In place of
+    a `Scoring` whatever has its `run` may stand, as `PromptStates` does.
 
     Raises:
         UserError: the head is no plain linear layer (an adapter on it, for one).
@@ -151,25 +176,10 @@ def add_scoring_head(model: Any) -> None:
     original = model.forward
 
     @functools.wraps(type(model).forward)  # `generate` looks at the signature
-    def forward(self: Any, *args: Any, scoring: Scoring | None = None, **kwargs: Any) -> Any:
-        return original(*args, **kwargs) if scoring is None else _score(self, scoring, **kwargs)
+    def forward(self: Any, *args: Any, scoring: Any = None, **kwargs: Any) -> Any:
+        return original(*args, **kwargs) if scoring is None else scoring.run(self, **kwargs)
 
     model.forward = types.MethodType(forward, model)
-
-
-def _score(model: Any, scoring: Scoring, *, input_ids: Tensor, attention_mask: Tensor, **_: Any) -> Scored:
-    # An adapter's wrapper adds what a forward may be asked for; log-probs need none of it.
-    completion_T = scoring.mask_NT.shape[1]
-    states = model.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
-    head = model.get_output_embeddings()
-    arguments = states[:, -completion_T - 1 : -1], head.weight, input_ids[:, -completion_T:]
-    options: dict[str, Any] = {"bias": head.bias, "mask": scoring.mask_NT, "temperature": scoring.temperature}
-    options |= {"entropy": scoring.entropy} | logit_options(model.config.get_text_config())
-    if scoring.token_loss is None:
-        logprob, entropy, _ = linear_logprob(*arguments, **options)
-        return None, logprob, entropy
-    loss, (logprob, entropy, _) = linear_policy_loss(*arguments, scoring.token_loss, **options)
-    return loss, logprob, entropy
 
 
 def logit_options(config: Any) -> dict[str, float | None]:
@@ -192,16 +202,16 @@ def logit_options(config: Any) -> dict[str, float | None]:
 
 
 def score_rows(
-    rows: Rows, parts: Sequence[Tensor], score: Callable[[Rows], tuple[Tensor, Tensor | None]]
+    rows: Rows, parts: Sequence[Tensor], score: Callable[[Rows, Tensor], tuple[Tensor, Tensor | None]]
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probs and entropies, (N, T) each, 0 in rows of no part and behind a row's end.
 
     Args:
         parts: places of rows that are scored together, from `microbatches`.
-        score: log-probs and entropies, (n, t), of some rows.
+        score: log-probs and entropies, (n, t), of some rows and their places.
     """
     n_rows, columns = rows.completion_ids.shape
-    scored = [score(rows.take(part)) for part in parts]
+    scored = [score(rows.take(part), part) for part in parts]
 
     def whole(values: list[Tensor]) -> Tensor:
         wide = torch.cat([nn.functional.pad(some, (0, columns - some.shape[1])) for some in values])

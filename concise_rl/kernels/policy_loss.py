@@ -189,7 +189,8 @@ class _Strip:
 
     def __init__(self, rows: Projection, hidden_nH: Tensor, call: _Call, fold: Any, memory: Tensor) -> None:
         self.rows, self.hidden_nH, self.call, self.fold = rows, hidden_nH, call, fold
-        n, columns = len(hidden_nH), call.backend.shape.column_blocks(len(rows.weight_VH))
+        n = len(hidden_nH)
+        columns = call.backend.shape.widened(n).column_blocks(len(rows.weight_VH))
         self.tiles = [(c, memory[n * c.start : n * c.stop].view(n, c.stop - c.start)) for c in columns]
 
     def project(self, running: Statistics) -> Statistics:

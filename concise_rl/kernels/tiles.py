@@ -172,6 +172,10 @@ class TileShape:
     def column_blocks(self, count: int) -> list[slice]:
         return [slice(start, min(start + self.columns, count)) for start in range(0, count, self.columns)]
 
+    def widened(self, rows: int) -> TileShape:
+        """For blocks of so few rows, a tile of the same size: as many more columns, by 128."""
+        return TileShape(rows, max(self.columns, self.rows * self.columns // max(1, rows) // 128 * 128))
+
 
 class Tiles:
     """The memory of one sweep's tile, used again for each."""

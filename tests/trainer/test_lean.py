@@ -19,12 +19,13 @@ EXTRA = {"cispo": ["trainer.epsilon_high=3"], "luspo": ["trainer.importance_samp
 
 
 def stored_rollouts(old: bool, beta: bool) -> dict[str, torch.Tensor]:
-    """Six rows as TRL hands them to its loss, three of them without credit."""
+    """Six rows as TRL hands them to its loss, three of them without credit; two prompts, one of them padded."""
     generator = torch.Generator().manual_seed(0)
     mask = (torch.arange(12) < LENGTHS[:, None]).long()
-    prompt_lengths = torch.tensor([4, 2, 3, 4, 1, 4])
+    of_row = torch.tensor([0, 1, 1, 0, 1, 0])
+    prompt_lengths = torch.tensor([4, 2])[of_row]
     inputs = {
-        "prompt_ids": torch.randint(10, 60, (6, 4), generator=generator),
+        "prompt_ids": torch.randint(10, 60, (2, 4), generator=generator)[of_row],
         "prompt_mask": (torch.arange(4) >= 4 - prompt_lengths[:, None]).long(),
         "completion_ids": torch.randint(10, 60, (6, 12), generator=generator) * mask,
         "completion_mask": mask,
@@ -80,17 +81,20 @@ def prepared(make_trainer, *overrides):
 def test_each_optimisation_and_all_of_them_change_nothing(make_trainer, loss_type, old):
     trainer = prepared(make_trainer, f"trainer.loss_type={loss_type}", *EXTRA.get(loss_type, []))
     assert trainer._own_loss
+    assert trainer._share_prompts
     inputs = stored_rollouts(old, beta=False)
     expected = stock(trainer, dict(inputs))
     assert any(g.abs().sum() > 0 for g in expected[1])
-    for drop, fuse, tokens in [
-        (False, False, 999),
-        (True, False, 999),
-        (False, True, 999),
-        (False, False, 20),
-        (True, True, 20),
+    for drop, fuse, share, tokens in [
+        (False, False, False, 999),
+        (True, False, False, 999),
+        (False, True, False, 999),
+        (False, False, True, 999),
+        (False, False, False, 20),
+        (True, True, True, 20),
     ]:
-        trainer._drop_idle_rows, trainer._fuse_loss, trainer.args.max_tokens_per_microbatch = drop, fuse, tokens
+        trainer._drop_idle_rows, trainer._fuse_loss, trainer._share_prompts = drop, fuse, share
+        trainer.args.max_tokens_per_microbatch = tokens
         assert_same(lean(trainer, [dict(inputs)]), expected)
 
 
@@ -163,7 +167,7 @@ def test_scores_come_back_in_their_rows():
     ids = torch.arange(30).view(5, 6)
     rows = Rows(torch.ones(5, 2), torch.ones(5, 2), ids, mask, mask)
     parts = microbatches(rows, 16, torch.tensor([True, True, True, False, True]))
-    scores, entropies = score_rows(rows, parts, lambda some: (some.completion_ids * some.completion_mask, None))
+    scores, entropies = score_rows(rows, parts, lambda some, _: (some.completion_ids * some.completion_mask, None))
     assert entropies is None
     assert_close(scores, ids * mask * (torch.arange(5) != 3)[:, None])
 
