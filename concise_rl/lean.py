@@ -21,11 +21,12 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import GRPOConfig, GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
+from concise_rl.cache import supports_plain_cache
 from concise_rl.errors import UserError
 from concise_rl.kernels import TokenLoss
 from concise_rl.kernels.arguments import Entropy
 from concise_rl.policy_loss import LOSS_TYPES, PolicyLoss, StepTotals
-from concise_rl.sampling import sample_tokens, supports_plain_cache
+from concise_rl.sampling import sample_tokens
 from concise_rl.scoring import LossRows, Rows, Scoring, add_scoring_head, microbatches, score_rows
 from concise_rl.shared_prompts import DistinctPrompts, PromptStates, SharedPrompts
 
@@ -174,7 +175,7 @@ class LeanTrainer(GRPOTrainer):
         shared = self._run_prompts(model, prompts)
 
         def score(some: Rows, part: Tensor) -> tuple[Tensor, Tensor | None]:
-            return self._score_microbatch(model, some, entropy, prompts=shared and shared.take(part))[1:]
+            return self._score_microbatch(model, some, entropy, prompts=shared.take(part) if shared else None)[1:]
 
         return *score_rows(rows, parts, score), None
 

@@ -145,9 +145,9 @@ def test_forward_flops_are_what_torch_counts():
 
 @pytest.mark.parametrize(("prompt", "limit"), [(16, 160), (200, 4096), (3, 1)])
 def test_the_caches_columns_are_the_sampling_loops(prompt, limit):
-    from concise_rl.sampling import _GrowingLayer
+    from concise_rl.cache import GrowingLayer
 
-    layer = _GrowingLayer()
+    layer = GrowingLayer()
     layer.update(torch.zeros(1, 1, prompt, 1), torch.zeros(1, 1, prompt, 1))
     for _ in range(limit):
         layer.update(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1))

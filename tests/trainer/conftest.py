@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from concise_rl.data import ChainSum
 from concise_rl.loading import load_model, load_tokenizer
 from concise_rl.train import build_trainer
 from concise_rl.trainer import ConciseConfig, ConciseTrainer
+
+from .ranks import launch
 
 SMALL = (
     "trainer.per_device_train_batch_size=16",
@@ -56,3 +59,17 @@ def make_trainer(tmp_path: Path) -> Any:
         return trainer, recorder
 
     return make
+
+
+@pytest.fixture(scope="module")
+def one_rank(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The run of a method on one rank, made once."""
+    made: dict[str, Path] = {}
+
+    def run(method: str) -> Path:
+        if method not in made:
+            made[method] = tmp_path_factory.mktemp("ranks") / method
+            launch(made[method], "one", method)
+        return made[method]
+
+    return run

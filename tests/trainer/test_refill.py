@@ -17,7 +17,7 @@ from concise_rl.rollout import LocalRollout
 from concise_rl.verifiers import Verdict
 
 from .scripted import right, scripted, wrong
-from .test_ranks import launch
+from .ranks import launch
 
 G = 3
 

@@ -1,6 +1,6 @@
 """Trains some steps on rollouts that depend on the row alone, not on the rank that samples it; writes what came of it.
 
-Run by test_ranks.py under one process and under two.
+Run by ranks.py under one process and under two.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Sink:
 
 
 def skip_compiled_collectives() -> None:
-    """DeepSpeed on CPU compiles collectives of its own for a minute, under a lock that a killed process leaves behind."""
+    """DeepSpeed on CPU compiles collectives for a minute, under a lock that a killed process leaves behind."""
     if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
         import deepspeed
 
