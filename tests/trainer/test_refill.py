@@ -16,8 +16,8 @@ from concise_rl.reporting.glossary import METRICS
 from concise_rl.rollout import LocalRollout
 from concise_rl.verifiers import Verdict
 
-from .scripted import right, scripted, wrong
 from .ranks import launch
+from .scripted import right, scripted, wrong
 
 G = 3
 
