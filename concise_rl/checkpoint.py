@@ -217,13 +217,16 @@ def step_of(folder: Path) -> int:
         raise CheckpointError(f"{folder / MANIFEST_FILE} cannot be used, {error}: {_ANOTHER}") from error
 
 
-def newest_complete(run_dir: Path, warn: Callable[[str], None]) -> Path | None:
+def newest_complete(run_dir: Path, warn: Callable[[str], None], *, until: float = math.inf) -> Path | None:
     """The checkpoint of the highest step that verifies, None where there are none; `warn` hears of each one skipped.
+
+    Args:
+        until: checkpoints of later steps are not looked at.
 
     Raises:
         CheckpointError: there are some, and not one verifies: a new start would throw the run away.
     """
-    folders = _checkpoints(run_dir)
+    folders = [folder for folder in _checkpoints(run_dir) if _named_step(folder) <= until]
     for folder in reversed(folders):
         reason = verify(folder)
         if reason is None:
@@ -247,11 +250,26 @@ def rotate(run_dir: Path, keep: int) -> None:
         raise CheckpointError(f"save_total_limit={keep}: keep at least 1 checkpoint, or None for all")
     complete = [folder for folder in _checkpoints(run_dir) if verify(folder, contents=False) is None]
     for folder in complete[:-keep]:
-        with saving(folder):
-            doomed = folder.with_name(_DELETED + folder.name)
-            _remove(doomed)
-            os.rename(folder, doomed)  # first, so that a half-deleted folder is never taken for a checkpoint
-            _remove(doomed)
+        _delete(folder)
+
+
+def discard_after(run_dir: Path, step: int) -> None:
+    """Delete the checkpoints of later steps, so that no run goes on from them.
+
+    Raises:
+        CheckpointError: a folder cannot be deleted.
+    """
+    for folder in _checkpoints(run_dir):
+        if _named_step(folder) > step:
+            _delete(folder)
+
+
+def _delete(folder: Path) -> None:
+    with saving(folder):
+        doomed = folder.with_name(_DELETED + folder.name)
+        _remove(doomed)
+        os.rename(folder, doomed)  # first, so that a half-deleted folder is never taken for a checkpoint
+        _remove(doomed)
 
 
 def clean_staging(run_dir: Path) -> None:
@@ -307,7 +325,11 @@ def _free_bytes(folder: Path) -> int:
 def _checkpoints(run_dir: Path) -> list[Path]:
     """The folders named checkpoint-<step>, by step."""
     names = os.listdir(run_dir) if Path(run_dir).is_dir() else []
-    return [Path(run_dir) / name for name in sorted(filter(_NAME.fullmatch, names), key=lambda name: int(name[11:]))]
+    return sorted((Path(run_dir) / name for name in names if _NAME.fullmatch(name)), key=_named_step)
+
+
+def _named_step(folder: Path) -> int:
+    return int(folder.name.removeprefix("checkpoint-"))
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

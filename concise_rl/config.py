@@ -26,7 +26,7 @@ from concise_rl.data import BENCHMARK_SOURCES, DATA_SOURCES
 from concise_rl.errors import UserError
 from concise_rl.evaluation import Mode
 from concise_rl.evaluation.backends import HTTPBackend
-from concise_rl.options import Guard, Teaching
+from concise_rl.options import Action, Guard, Teaching
 from concise_rl.shapers import SHAPERS, Shaper
 from concise_rl.verifiers import VERIFIERS, Verifier
 
@@ -222,6 +222,20 @@ def verifier_of(config: DictConfig, source: str = "data") -> Verifier:
 def teaching_of(config: DictConfig) -> Teaching:
     """What becomes of completions that were cut off and of groups without variance."""
     return Teaching(config.truncated, config.zero_variance, config.refill_rounds)
+
+
+def guard_of(config: DictConfig) -> Guard:
+    """When the run is warned of, ended, or taken back.
+
+    Raises:
+        UserError: a field is out of range, or the sampler could not be taken back.
+    """
+    guard = to_object(config.guard, "guard")
+    if guard.action is Action.rollback and config.trainer.get("use_vllm"):
+        raise UserError(
+            "guard.action=rollback builds the trainer anew, and no vLLM engine outlives that: use guard.action=stop"
+        )
+    return guard
 
 
 def trainer_fields(config: DictConfig) -> dict[str, Any]:

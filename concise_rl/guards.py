@@ -6,8 +6,9 @@ alike: gradients are looked at after they were summed, and the logged metrics ar
 
 from __future__ import annotations
 
+import math
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +16,9 @@ from transformers import TrainerCallback
 
 from concise_rl.errors import UserError
 from concise_rl.options import Action, Guard
+
+MAX_ROLLBACKS = 2
+"""A run that collapses again at a quarter of its learning rate is ended."""
 
 
 class SkipNonFinite(TrainerCallback):
@@ -44,27 +48,57 @@ class SkipNonFinite(TrainerCallback):
 
 
 class WatchCollapse(TrainerCallback):
-    """Compares the last steps with the first ones, and warns of, or ends, a run that has learned the wrong thing."""
+    """Compares the last steps with the first ones, and warns of, ends or takes back a run that learns the wrong thing.
+
+    Args:
+        guard: what counts as a collapse, and what follows.
+        warn: told of each sign, once.
+        earlier: what a resumed run logged up to its checkpoint, so that the start stays the start.
+
+    Attributes:
+        rollback_from: the step at which training was ended so that it goes on from an older checkpoint; None else.
+    """
 
     WATCHED = ("accuracy", "mean_tokens", "entropy", "truncated_frac")
 
-    def __init__(self, guard: Guard, warn: Callable[[str], None]) -> None:
+    def __init__(self, guard: Guard, warn: Callable[[str], None], earlier: Iterable[Mapping[str, float]] = ()) -> None:
         self.guard, self.warn = guard, warn
         self.seen: dict[str, list[float]] = {name: [] for name in self.WATCHED}
         self.told: set[str] = set()
+        self.rollback_from: int | None = None
+        for logs in earlier:
+            self._see(logs)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
+    def _see(self, logs: Mapping[str, float]) -> None:
+        # Where groups were refilled, the batch has the groups of mixed answers only.
+        logs = {**logs, "accuracy": logs["sampled_accuracy"]} if "sampled_accuracy" in logs else logs
+        for name, values in self.seen.items():
+            if logs.get(name) is not None:
+                values.append(float(logs[name]))
+
+    def on_log(
+        self,
+        args: Any,
+        state: Any,
+        control: Any,
+        logs: Mapping[str, float] | None = None,
+        lr_scheduler: Any = None,
+        **_: Any,
+    ) -> None:
         if not logs or "loss" not in logs:
             return
-        for name, values in self.seen.items():
-            if name in logs:
-                values.append(float(logs[name]))
+        self._see(logs)
         for sign, text in self.signs().items():
             if sign not in self.told:
                 self.told.add(sign)
                 self.warn(f"step {state.global_step}: {text}")
-                if self.guard.action is Action.stop:
-                    control.should_save = control.should_training_stop = True
+                if self.guard.action is Action.warn:
+                    continue
+                control.should_training_stop = True
+                if self.guard.action is Action.rollback and rollbacks(args, lr_scheduler) < MAX_ROLLBACKS:
+                    self.rollback_from = state.global_step
+                else:
+                    control.should_save = True
 
     def signs(self) -> dict[str, str]:
         """What is wrong now, by name, in words with the numbers seen."""
@@ -97,6 +131,48 @@ class WatchCollapse(TrainerCallback):
                 "the policy stops instead of thinking; weaken the length term"
             )
         return found
+
+
+class LowerRate(TrainerCallback):
+    """Trains at 2**-`halvings` of the configured learning rate, schedule included, and logs how often it was halved.
+
+    Args:
+        halvings: of the rate, when training begins; None leaves what the checkpoint says.
+        record: takes the metric `rollbacks` each step.
+
+    Raises:
+        UserError: the schedule has no base rate to lower.
+    """
+
+    def __init__(self, halvings: int | None, record: Callable[[str, float], None]) -> None:
+        self.halvings, self.record = halvings, record
+
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, optimizer: Any = None, lr_scheduler: Any = None, **_: Any
+    ) -> None:
+        schedule = getattr(lr_scheduler, "scheduler", lr_scheduler)
+        if not getattr(schedule, "base_lrs", None):
+            raise UserError(
+                f"guard.action=rollback lowers the rate of a schedule, and trainer.lr_scheduler_type="
+                f"{args.lr_scheduler_type} has none: use guard.action=stop, or a linear, cosine or constant schedule"
+            )
+        if self.halvings is None:
+            return
+        factor = 2.0 ** (rollbacks(args, lr_scheduler) - self.halvings)
+        for group in optimizer.param_groups:
+            group["lr"] *= factor
+            group["initial_lr"] *= factor
+        schedule.base_lrs = [rate * factor for rate in schedule.base_lrs]
+        schedule._last_lr = [rate * factor for rate in schedule._last_lr]
+
+    def on_step_end(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **_: Any) -> None:
+        self.record("rollbacks", float(rollbacks(args, lr_scheduler)))
+
+
+def rollbacks(args: Any, lr_scheduler: Any) -> int:
+    """How often the learning rate was halved: the schedule, which checkpoints hold, is where a run remembers it."""
+    schedule = getattr(lr_scheduler, "scheduler", lr_scheduler)
+    return round(math.log2(args.learning_rate / schedule.base_lrs[0]))
 
 
 class SaveOnTerm(TrainerCallback):

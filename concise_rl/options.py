@@ -82,21 +82,22 @@ class Teaching:
 
 
 class Action(str, Enum):
-    """What follows a collapse: a warning, or a checkpoint and the end of the run."""
+    """What follows a collapse: a warning; a checkpoint and the end of the run; an older checkpoint at half the rate."""
 
     warn = "warn"
     stop = "stop"
+    rollback = "rollback"
 
 
 @dataclass
 class Guard:
-    """When a run is warned of, or ended.
+    """When a run is warned of, ended, or taken back.
 
     Attributes:
         nonfinite_steps: so many optimizer steps in a row with a gradient that is not finite end the run; each one is
             skipped and counted as `skipped_steps`.
         action: what follows a collapse.
-        window: steps that a mean is taken over.
+        window: steps that a mean is taken over; a rollback goes back at least as many.
         accuracy_share: collapse is accuracy below this share of its mean over the first `window` steps,
         entropy: or entropy, in nats a token, below this,
         truncated: or at least this share of completions cut off by the token limit,

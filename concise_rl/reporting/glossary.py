@@ -170,6 +170,14 @@ _TABLE = (
         "trainer, each optimizer step (concise_rl.guards)",
         "lower",
     ),
+    Metric(
+        "rollbacks",
+        "rollbacks",
+        "",
+        "how often the run went back to an older checkpoint, at half the learning rate; only under action=rollback",
+        "trainer, each optimizer step (concise_rl.guards)",
+        "lower",
+    ),
     Metric("generate_seconds", "sampling time", "s", "wall time of sampling alone", _STEP, "lower"),
     Metric(
         "oracle_ratio",

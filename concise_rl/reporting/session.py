@@ -81,7 +81,7 @@ class Session:
             yield
             return
         self.log.write_config(config)
-        self.log.truncate_after(step)
+        self.rewind(step)
         with ExitStack() as stack:
             stack.enter_context(self.progress)
             if self.tracking is not None:
@@ -90,6 +90,15 @@ class Session:
                 self.sinks.append(tracker)
             yield
         self.training_seconds = time.monotonic() - started
+
+    def metrics(self) -> list[dict[str, float]]:
+        """What was logged so far, step by step."""
+        return [] if self.log is None else read_metrics(self.folder)
+
+    def rewind(self, step: int) -> None:
+        """Training goes on from `step`: what was logged after it is forgotten."""
+        if self.log is not None:
+            self.log.truncate_after(step)
 
     def finish(self, before: Evaluation | None, after: Evaluation | None) -> None:
         """Write summary, plots and report, and show the before and after."""

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from concise_rl import checkpoint
+from concise_rl.config import compose, guard_of
 from concise_rl.errors import UserError
-from concise_rl.guards import SkipNonFinite, WatchCollapse
+from concise_rl.guards import LowerRate, SkipNonFinite, WatchCollapse, rollbacks
 from concise_rl.options import Guard
 
 
@@ -91,6 +94,106 @@ def test_each_collapse_is_told_once_and_can_end_the_run(changes, text):
     assert said[0].startswith(text)
     assert not stopped
     assert watched(Guard(action="stop"), steps(**changes))[1]
+
+
+def test_a_resumed_run_compares_with_the_start_of_the_whole_run():
+    lines = steps(accuracy=(0.8, 0.3))
+    said: list[str] = []
+    watch, state = WatchCollapse(Guard(), said.append, earlier=lines[:7]), TrainerState(global_step=8)
+    watch.on_log(None, state, TrainerControl(), logs={"loss": 0.0} | lines[7])
+    assert said == watched(Guard(), lines)[0]
+
+
+def test_refilled_batches_are_judged_by_all_that_was_sampled():
+    """Groups of mixed answers are half right whatever the policy does."""
+    lines = [line | {"accuracy": 0.5, "sampled_accuracy": line["accuracy"]} for line in steps(accuracy=(0.8, 0.3))]
+    assert watched(Guard(), lines)[0] == watched(Guard(), steps(accuracy=(0.8, 0.3)))[0]
+
+
+def schedule(rate: float) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """Falls by a tenth of the rate each step."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=rate)
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 10)
+
+
+def test_a_lowered_rate_follows_its_schedule_and_is_remembered_by_it():
+    args, (optimizer, falling) = SimpleNamespace(learning_rate=0.8), schedule(0.8)
+    for _ in range(3):
+        optimizer.step()
+        falling.step()
+    recorded: list[float] = []
+    for halvings, rate in ((1, 0.4), (None, 0.4), (2, 0.2)):
+        lower = LowerRate(halvings, lambda name, value: recorded.append(value))
+        lower.on_train_begin(args, None, None, optimizer=optimizer, lr_scheduler=falling)
+        assert optimizer.param_groups[0]["lr"] == falling.get_last_lr()[0] == pytest.approx(rate * 0.7)
+        lower.on_step_end(args, None, None, lr_scheduler=falling)
+    assert recorded == [1, 1, 2]
+    resumed_optimizer, resumed = schedule(0.8)
+    resumed_optimizer.load_state_dict(optimizer.state_dict())
+    resumed.load_state_dict(falling.state_dict())
+    resumed.step()
+    assert resumed.get_last_lr()[0] == pytest.approx(0.2 * 0.6)
+    assert rollbacks(args, resumed) == 2
+
+
+def test_a_schedule_without_a_base_rate_is_refused():
+    args = SimpleNamespace(learning_rate=1.0, lr_scheduler_type="reduce_lr_on_plateau")
+    with pytest.raises(UserError, match=r"lr_scheduler_type=reduce_lr_on_plateau has none: use guard.action=stop"):
+        LowerRate(None, print).on_train_begin(args, None, None, lr_scheduler=SimpleNamespace())
+
+
+SHORT = [
+    "trainer.per_device_train_batch_size=8", "trainer.num_generations=4", "trainer.max_completion_length=48",
+    "trainer.save_steps=2", "trainer.max_steps=6", "trainer.lr_scheduler_type=constant", "evaluation.problems=0",
+    "run.progress=false", "guard.window=2", "guard.truncated=0",
+]  # fmt: skip
+"""Any share of truncated completions is a sign here: it comes with the fourth step, and after each rollback again."""
+
+
+def run_short(folder: Path, *overrides: str, ranks: int = 1) -> tuple[str, list[dict], list[str]]:
+    """What the run said, its metrics, and the lines of its rollouts."""
+    module = ["-m", "concise_rl.train", *SHORT, *overrides, f"run.dir={folder}"]
+    if ranks > 1:
+        config = Path(__file__).parents[2] / "launch" / "accelerate" / "cpu2.yaml"
+        launcher = ["-m", "accelerate.commands.accelerate_cli", "launch", "--config_file", str(config)]
+        module = [*launcher, "--main_process_port", "0", *module]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    done = subprocess.run(
+        [sys.executable, *module], capture_output=True, text=True, env=environment, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return " ".join(done.stdout.split()), lines, (folder / "rollouts.jsonl").read_text().splitlines()
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_collapse_goes_back_twice_and_then_ends_the_run(tmp_path: Path, ranks: int):
+    run = tmp_path / "run"
+    said, lines, rollouts = run_short(run, "guard.action=rollback", "trainer.learning_rate=1e-4", ranks=ranks)
+    for k, rate in ((1, "5e-05"), (2, "2.5e-05")):
+        assert f"rollback {k} of 2: on from {run / 'checkpoint-2'} at a learning rate of {rate}" in said
+    assert said.count("of completions are cut off") == 3
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert [line["rollbacks"] for line in lines] == [0, 0, 2, 2]
+    assert [line["learning_rate"] for line in lines] == pytest.approx([1e-4, 1e-4, 2.5e-5, 2.5e-5])
+    assert checkpoint.step_of(checkpoint.newest_complete(run, print)) == 4
+    if ranks == 1:
+        _, plain_lines, plain = run_short(tmp_path / "plain", "trainer.learning_rate=1e-4")
+        # The third step samples what it sampled before: weights, history and random states are those of the checkpoint.
+        assert rollouts[:3] == plain[:3]
+        assert [line["loss"] for line in lines[:3]] == [line["loss"] for line in plain_lines[:3]]
+        assert rollouts[3] != plain[3]
+
+
+def test_a_run_without_an_old_enough_checkpoint_ends(tmp_path: Path):
+    said, lines, _ = run_short(tmp_path / "run", "guard.action=rollback", "trainer.save_steps=4")
+    assert "no complete checkpoint is 2 steps older: training ends here" in said
+    assert len(lines) == 4
+
+
+def test_a_vllm_engine_cannot_go_back():
+    with pytest.raises(UserError, match=r"no vLLM engine outlives that: use guard.action=stop"):
+        guard_of(compose(["guard.action=rollback", "trainer.use_vllm=true"]))
 
 
 def test_sigterm_saves_and_asks_to_be_requeued(tmp_path: Path):
