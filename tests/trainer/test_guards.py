@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -158,12 +159,18 @@ def run_short(folder: Path, *overrides: str, ranks: int = 1) -> tuple[str, list[
         launcher = ["-m", "accelerate.commands.accelerate_cli", "launch", "--config_file", str(config)]
         module = [*launcher, "--main_process_port", "0", *module]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    done = subprocess.run(
-        [sys.executable, *module], capture_output=True, text=True, env=environment, check=False, timeout=300
+    command = [sys.executable, *module]
+    job = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    try:
+        said, errors = job.communicate(timeout=240)
+    finally:  # a launcher that is killed leaves its ranks behind
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
+    assert job.returncode == 0, errors[-3000:]
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return " ".join(done.stdout.split()), lines, (folder / "rollouts.jsonl").read_text().splitlines()
+    return " ".join(said.split()), lines, (folder / "rollouts.jsonl").read_text().splitlines()
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
