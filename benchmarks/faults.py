@@ -4,7 +4,7 @@
     OMP_NUM_THREADS=1 python benchmarks/faults.py --anywhere 4 --saving 2 --processes 1 --workers 1 --out /tmp/faults
 
 The run is `concise-rl train` with the embedded model and HAPO, whose history is its state: eight steps, a checkpoint
-after every second one, an evaluation before and after. A run is killed up to three times, each time at a moment drawn
+after every second one, an evaluation before and after. A run is killed up to five times, each time at a moment drawn
 anew, and goes on with `resume=auto`; then it is left to end. Its end must be that of the undisturbed run, bit for bit:
 metrics without times, rollouts, evaluations, weights, optimizer, random states and history.
 
@@ -33,9 +33,10 @@ from statistics import mean, median
 from typing import Any
 
 from attempts import Attempt, is_saving, logged_steps, outcome, saved_step
-from harms import Harmed, harm_table
+from harms import Harm, Harmed, harm_table
 
 ROOT = Path(__file__).parent.parent
+MOST_KILLS = 5  # of one run
 WORKERS = ["data.verifier=math_answer"]  # judges in processes of its own
 
 
@@ -109,7 +110,7 @@ class Campaign:
             self.runs += 1
             folder = self.folder / f"run-{self.runs}"
             mine: list[Kill] = []
-            for _ in range(self.rng.randint(1, min(3, count - len(of_kind)))):
+            for _ in range(self.rng.randint(1, min(MOST_KILLS, count - len(of_kind)))):
                 attempt = Attempt(folder, *overrides, fork=fork)
                 hit = self._await_save(attempt, save_seconds) if kind == "saving" else self._await(attempt, seconds)
                 if not hit:
@@ -251,12 +252,11 @@ def main() -> None:
         folder = Attempt.logs = Path(name)
         import_everything(folder)
         campaign = Campaign(folder, random.Random(options.seed))
-        campaign.kill_runs("anywhere", options.anywhere)
-        campaign.kill_runs("saving", options.saving)
-        campaign.kill_runs("workers", options.workers, *WORKERS)
-        campaign.kill_runs("processes", options.processes, fork=False)
-        harms: list[Any] = []
-        write(options, campaign, harms, time.monotonic() - started)
+        harms: list[Harm] = []
+        for kind in ("saving", "processes", "workers", "anywhere"):
+            overrides = WORKERS if kind == "workers" else []
+            campaign.kill_runs(kind, getattr(options, kind), *overrides, fork=kind != "processes")
+            write(options, campaign, harms, time.monotonic() - started)
         if not options.no_harms:
             harms = Harmed(folder, campaign.undisturbed("undisturbed-harms")[0]).all()
             write(options, campaign, harms, time.monotonic() - started)
@@ -264,7 +264,7 @@ def main() -> None:
         sys.exit("\n".join(campaign.failures) or "a harmed run missed its end")
 
 
-def write(options: argparse.Namespace, campaign: Campaign, harms: list[Any], seconds: float) -> None:
+def write(options: argparse.Namespace, campaign: Campaign, harms: Sequence[Harm], seconds: float) -> None:
     """The tables as Markdown, and every kill and fault as JSON."""
     day = datetime.now(timezone.utc).date().isoformat()
     kills = campaign.kills

@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,7 +179,7 @@ class Mounted:
         subprocess.run(["umount", str(self.folder)], check=True)
 
 
-def harm_table(harms: list[Harm]) -> list[str]:
+def harm_table(harms: Sequence[Harm]) -> list[str]:
     """One line a fault, with what a user sees."""
     lines = ["| fault | what a user sees | exit code | the undisturbed end |", "|---|---|--:|---|"]
     for harm in harms:
