@@ -94,8 +94,8 @@ class Attempt:
         return time.monotonic() - started
 
     def said(self) -> list[str]:
-        """Its errors and warnings."""
-        lines = self.log.read_text(errors="replace").splitlines()
+        """Its errors and warnings, the run folder being `runs/x`."""
+        lines = self.log.read_text(errors="replace").replace(str(self.folder), "runs/x").splitlines()
         return [" ".join(line.split()) for line in lines if line.startswith(("error:", "warning:", "Traceback"))]
 
 

@@ -55,6 +55,6 @@ def append_lines(path: Path, text: str, *, go_on_with: str) -> None:
         ) from error
     except OSError as error:
         raise UserError(
-            f"cannot append to {path} ({error.strerror}): free some space, then {go_on_with}; "
-            "all earlier lines are intact"
+            f"cannot append to {path} ({error.strerror}): free some space or make it writable, then "
+            f"{go_on_with}; all earlier lines are intact"
         ) from error
