@@ -114,7 +114,7 @@ def test_activations_are_what_autograd_keeps(tmp_path, kind, trains):
     B, L = 3, 50
     work = dataclasses.replace(
         plan().work, half=trains != "float32", weight_bytes=2 if trains == "bfloat16" else 4, checkpointing=False,
-        prompt_tokens=10, limit_tokens=L - 10,
+        prompt_tokens=10, limit_tokens=L - 10, group_size=1,
     )  # fmt: skip
     assert work.trains == trains
     stored = []
@@ -189,7 +189,7 @@ def test_a_vllm_server_takes_half_of_the_machine_and_none_of_a_ranks_memory():
 
 
 def test_more_rows_cost_sampling_memory_and_time_and_no_activations():
-    one, two = plan("prompts_per_step=8"), plan("prompts_per_step=16")
+    one, two = plan("prompts_per_step=16"), plan("prompts_per_step=32")
     assert part(two, "sampling", "KV cache") == 2 * part(one, "sampling", "KV cache")
     assert part(two, "update", "activations") == part(one, "update", "activations")
     assert two.step_seconds > 1.5 * one.step_seconds
@@ -222,12 +222,13 @@ def test_a_method_that_needs_entropies_pays_a_pass_and_one_with_history_remember
 
 
 def test_constants_are_those_of_the_code_they_describe():
-    from concise_rl.kernels.backends import STRIP_BYTES
+    from concise_rl.kernels.backends import CPU_TILE, CUDA_TILE, STRIP_BYTES
     from concise_rl.trainer import SIGNALS
 
     assert SCORES == SIGNALS
     for hardware in HARDWARE.values():
         assert hardware.strip == STRIP_BYTES[hardware.device]
+        assert hardware.strip_rows == {"cpu": CPU_TILE, "cuda": CUDA_TILE}[hardware.device].rows
 
 
 @pytest.mark.parametrize(

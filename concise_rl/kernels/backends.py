@@ -25,8 +25,9 @@ time, twice the columns cost the folds as much (measured: `benchmarks/logprob.py
 CUDA_TILE = TileShape(rows=2048, columns=4096)
 """32 MB of float32: less than the 50 MB of L2 of an H100 (not measured)."""
 
-STRIP_BYTES = {"cpu": 128 << 20, "cuda": 1 << 30}
-"""`linear_policy_loss` keeps the logits of a strip of rows over the whole vocabulary."""
+STRIP_BYTES = {"cpu": 512 << 20, "cuda": 1 << 30}
+"""`linear_policy_loss` keeps the logits of a strip of rows over the whole vocabulary: as many rows as a tile, or fewer.
+Every strip reads and writes the gradient of the whole head, so few rows cost more than they save."""
 
 
 @dataclass(frozen=True)

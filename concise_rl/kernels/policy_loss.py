@@ -152,7 +152,7 @@ def _sweep(projection: Projection, call: _Call, found: Gradients) -> tuple[Tenso
     statistics = Statistics.empty(projection)
     total = statistics.max_N.new_zeros(())
     hidden_NH, flat_K, fold = operand(projection.hidden_NH), call.rows.flat_K, call.backend.fold()
-    blocks = strips(projection, call.backend.strip_bytes)
+    blocks = strips(projection, call.backend.shape.rows, call.backend.strip_bytes)
     rows = max((block.stop - block.start for block in blocks), default=0)
     memory = torch.empty(rows * len(projection.weight_VH), dtype=projection.dtype, device=hidden_NH.device)
     for block in blocks:

@@ -298,10 +298,10 @@ class _ColumnGradient:
                 destination.copy_(total)
 
 
-def strips(projection: Projection, bytes_most: int) -> list[slice]:
-    """Blocks of rows whose float32 logits over the whole vocabulary take at most so many bytes, one row or more."""
+def strips(projection: Projection, rows_most: int, bytes_most: int) -> list[slice]:
+    """Blocks of at most so many rows, one or more, whose logits over the whole vocabulary take at most these bytes."""
     itemsize = torch.finfo(projection.dtype).bits // 8
-    rows = max(1, bytes_most // (itemsize * len(projection.weight_VH)))
+    rows = max(1, min(rows_most, bytes_most // (itemsize * len(projection.weight_VH))))
     count = len(projection.target_N)
     even = -(-count // -(-count // rows)) if count else 1  # blocks of like size, none left with a single row
     return [slice(start, min(start + even, count)) for start in range(0, count, even)]

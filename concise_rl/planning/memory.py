@@ -104,18 +104,25 @@ def layer_bytes(dims: Dimensions, work: Workload) -> tuple[float, str]:
 
 def activation_part(dims: Dimensions, work: Workload, rows: int) -> Part:
     """Of one micro-batch, at the end of its forward pass; under gradient checkpointing, at its last block."""
-    M, L, H = rows * work.row_tokens, dims.layers, dims.hidden
+    M, L, H = rows * work.computed_tokens, dims.layers, dims.hidden
+    shared = work.shared_prompts * work.prompt_tokens
     stream = 2 if work.trains == "bfloat16" else 4
     block, how = layer_bytes(dims, work)
     final = 3 * stream * H
     per_token = L * stream * H + block + final if work.checkpointing else L * block + final
     rule = f"L x {stream} H + one block ({how})" if work.checkpointing else f"L x ({how})"
-    return Part("activations", M * per_token, f"M {M:,} tokens x [{rule} + {3 * stream} H]")
+    if not shared:
+        return Part("activations", M * per_token, f"M {M:,} tokens x [{rule} + {3 * stream} H]")
+    copies = rows * work.prompt_tokens * L * 2 * dims.queries * (4 if work.trains == "float32" else 2)
+    return Part(
+        "activations", (M + shared) * per_token + copies,
+        f"(M {M:,} + prompts {shared:,}) tokens x [{rule} + {3 * stream} H] + the prompts' keys and values in each row",
+    )  # fmt: skip
 
 
 def backward_part(dims: Dimensions, work: Workload, rows: int) -> Part:
     """Gradients of activations on their way through one block: of the product, its two factors, and the stream."""
-    M, b = rows * work.row_tokens, 4 if work.trains == "float32" else 2
+    M, b = rows * work.computed_tokens, 4 if work.trains == "float32" else 2
     return Part("backward", M * b * (3 * dims.intermediate + 2 * dims.hidden), f"M {M:,} x {b} x (3 I + 2 H)")
 
 
@@ -124,7 +131,7 @@ def head_part(dims: Dimensions, work: Workload, hardware: Hardware, rows: int) -
     C, V, H = rows * work.limit_tokens, dims.vocabulary, dims.hidden
     if work.layout in ("zero3", "zero3_offload", "fsdp2"):
         return Part("head", 10.0 * C * V, f"C {C:,} x V {V:,} x (2 + 4 + 4): logits, whose head is sharded")
-    strip = min(hardware.strip, 4.0 * C * V)
+    strip = min(hardware.strip, 4.0 * min(C, hardware.strip_rows) * V)
     gradient = 0 if work.lora_rank else 4 * V * H
     return Part(
         "head", strip + 4 * C * H + gradient,

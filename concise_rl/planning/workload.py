@@ -31,7 +31,7 @@ class Hardware:
         link: bytes a second between ranks, one way.
         eager_seconds: of one layer in one decoding step, whatever its size, where Python drives it.
         engine_seconds: the same under vLLM with CUDA graphs.
-        strip: bytes of logits that the head keeps (`kernels.backends.STRIP_BYTES`).
+        strip, strip_rows: most bytes and most rows of logits that the head keeps (`kernels.backends`).
         dollars: of an hour of the whole machine; an assumption, `price=` gives your own.
     """
 
@@ -47,18 +47,20 @@ class Hardware:
     eager_seconds: float
     engine_seconds: float
     strip: float
+    strip_rows: int
     dollars: float
 
 
 _H100: dict[str, Any] = {
     "device": "cuda", "memory": 79.6 * 2**30, "usable": 0.95, "flops": 989e12, "efficiency": 0.40,
     "bandwidth": 0.7 * 3.35e12, "link": 0.7 * 450e9, "eager_seconds": 8e-4, "engine_seconds": 1e-4, "strip": 2**30,
+    "strip_rows": 2048,
 }  # fmt: skip
 
 HARDWARE: dict[str, Hardware] = {
     "cpu2": Hardware(
         device="cpu", ranks=1, memory=16e9, usable=0.95, runtime=0.75e9, flops=6e10, efficiency=0.5, bandwidth=1e10,
-        link=1e9, eager_seconds=4e-4, engine_seconds=4e-4, strip=64 * 2**20, dollars=0.1,
+        link=1e9, eager_seconds=4e-4, engine_seconds=4e-4, strip=512 * 2**20, strip_rows=1024, dollars=0.1,
     ),
     "h100x1": Hardware(ranks=1, runtime=1e9, dollars=3.0, **_H100),
     "h100x8": Hardware(ranks=8, runtime=2e9, dollars=24.0, **_H100),
@@ -106,8 +108,20 @@ class Workload:
         return self.prompt_tokens + self.limit_tokens
 
     @property
+    def shared_prompts(self) -> int:
+        """Prompts of one accumulation step that pass the model once for all their rows; 0 where rows have their own."""
+        prompts = -(-self.batch_rows // self.group_size)
+        fits = prompts * self.prompt_tokens <= self.microbatch_tokens and 2 * prompts <= self.batch_rows
+        return prompts if fits and self.layout == "ddp" and not self.checkpointing else 0
+
+    @property
+    def computed_tokens(self) -> int:
+        """Of the longest row, in a micro-batch."""
+        return self.limit_tokens if self.shared_prompts else self.row_tokens
+
+    @property
     def microbatch_rows(self) -> int:
-        return min(self.batch_rows, max(1, self.microbatch_tokens // self.row_tokens))
+        return min(self.batch_rows, max(1, self.microbatch_tokens // self.computed_tokens))
 
     @property
     def later_rows(self) -> int:
