@@ -39,7 +39,7 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test]'
 	touch $@ $(VENV)/.demo
 
-results: $(VENV)/.test  ## every method, three seeds: about an hour on two cores
+results: $(VENV)/.test  ## every method on three tasks, and its coefficient: about three hours on two cores
 	$(BIN)/python benchmarks/methods.py
 
 readme: $(VENV)/.test  ## the generated parts of the README

@@ -1,193 +1,213 @@
-"""Every method at one budget on the embedded task, three seeds each: the leaderboard of docs/results.
+"""Every method at one budget on three tasks, and its main coefficient at three values: the leaderboard of docs/results.
 
-    python benchmarks/methods.py                         # about an hour on two cores
-    python benchmarks/methods.py --methods grpo hapo --seeds 0 --steps 20 --out /tmp/trial
+    python benchmarks/methods.py                         # about three hours on two cores
+    python benchmarks/methods.py --minutes 30            # starts no cell after that; the next call goes on
+    python benchmarks/methods.py --table                 # trains nothing: the pages from the cells that are there
+    python benchmarks/methods.py --tasks chain_sum --methods grpo hapo --seeds 0 --steps 20 --runs /tmp/t --out /tmp/t
 
-Each cell (method, seed) is one `concise-rl train` in a folder of its own and is run once: a second call goes on where
-the first stopped. The table is written from the folders' summary.json, so it can be made again at any time.
+Tasks are the embedded one and two of reasoning-gym, for each of which `benchmarks/reasoners.py` warms up a tiny
+reasoner. Each cell (task, method, seed, coefficient) is one `concise-rl train` in a folder of its own and is run once.
+Tables are written from the cells' folders, so they can be made again at any time.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import os
-import platform
-import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks import leaderboard
+from benchmarks.cells import ROOT, Cell, processor, train_all
+from benchmarks.leaderboard import Oracle, Row, row_of
+from benchmarks.reasoners import REASONERS, prepare
 from concise_rl.config import method_names
-from concise_rl.evaluation import Evaluation, EvaluationRow, difference
+from concise_rl.evaluation import EvaluationRow
 from concise_rl.reporting.plots import plot_methods
 
-ROOT = Path(__file__).parent.parent
-Cell = tuple[str, int]
+EMBEDDED = "chain_sum"
 
 
-def train(cell: Cell, folder: Path, overrides: Sequence[str]) -> Path:
-    """One cell, unless it is there already."""
-    method, seed = cell
-    run = folder / f"{method}-seed{seed}"
-    if not (run / "summary.json").exists():
-        command = [sys.executable, "-m", "concise_rl.train", f"method={method}", f"seed={seed}", f"run.dir={run}"]
-        command += ["run.progress=false", "run.rollouts_every=0", "overwrite=true", *overrides]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command)}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return run
+@dataclass(frozen=True)
+class Coefficient:
+    """The number of a method that says how hard it presses; `default` is the recipe's own."""
+
+    name: str
+    override: str
+    values: tuple[float, ...]
+    default: float
 
 
-def train_all(cells: Sequence[Cell], folder: Path, overrides: Sequence[str], workers: int) -> dict[Cell, Path]:
-    """All cells, `workers` at a time; says how long is left."""
-    started, runs, fresh = time.monotonic(), {}, 0
-    with ThreadPoolExecutor(workers) as pool:
-        waiting = {pool.submit(train, cell, folder, overrides): cell for cell in cells}
-        for done in as_completed(waiting):
-            cell = waiting[done]
-            try:
-                runs[cell] = done.result()
-            except RuntimeError as error:
-                print(f"FAILED {cell}: {error}", flush=True)
-                continue
-            fresh += 1
-            left = (time.monotonic() - started) / fresh * (len(cells) - fresh)
-            summary = json.loads((runs[cell] / "summary.json").read_text())
-            print(f"[{fresh}/{len(cells)}, {left / 60:.0f} min left] {cell[0]} seed {cell[1]}: {summary['headline']}")
-            sys.stdout.flush()
-    return runs
+COEFFICIENTS = {
+    "hapo": Coefficient("weight", "shaper.hapo.weight={}", (0.25, 0.5, 1.0), 1.0),
+    "kimi": Coefficient("weight", "shaper.kimi_length.weight={}", (0.25, 0.5, 1.0), 1.0),
+    "pear": Coefficient("alpha", "shaper.pear.alpha={}", (0.5, 1.0, 2.0), 1.0),
+    "cosine": Coefficient("least for a right answer", "shaper.cosine.correct=[{},2.0]", (0.0, 1.0, 1.75), 1.0),
+    "dapo": Coefficient("cache", "shaper.overlong.cache={}", (32, 64, 128), 32),
+    "canon_length": Coefficient("alpha", "advantage.canon.alpha={}", (0.8, 0.9, 1.0), 1.0),
+    "canon_entropy": Coefficient("mu", "advantage.canon.mu={}", (0.0, 0.5, 1.0), 1.0),
+    "gui_g1": Coefficient("high", "advantage.difficulty_weighted.high={}", (1.0, 1.5, 3.0), 1.5),
+}
+"""GRPO, Dr.GRPO and RLOO have none, and Shop-R1's factor is divided out where the answer is the only part."""
 
-
-def row_of(method: str, runs: Sequence[Path]) -> dict[str, Any]:
-    """A method over its seeds: means, and intervals of a bootstrap over problems with the seeds as their samples."""
-    before, after = (
-        pooled([Evaluation.load(run / f"evaluation-{name}.jsonl") for run in runs]) for name in ("before", "after")
+WITHOUT_LEVELS = {
+    "gui_g1": (
+        "advantage.difficulty_weighted.kind=pass_rate",
+        "advantage.difficulty_weighted.column=null",
+        "advantage.difficulty_weighted.minimum=null",
+        "advantage.difficulty_weighted.maximum=null",
     )
-    found, change = after.summary(), difference(before, after)
-    seconds = [json.loads((run / "summary.json").read_text())["training_seconds"] for run in runs]
-    per_seed = [json.loads((run / "summary.json").read_text()) for run in runs]
-    row = {
-        "method": method,
-        "seeds": len(runs),
-        "accuracy": found["accuracy"],
-        "accuracy_interval": found["accuracy_interval"],
-        "mean_tokens": found["mean_tokens"],
-        "mean_tokens_interval": found["mean_tokens_interval"],
-        "oracle_ratio": found["oracle_ratio"],
-        "accuracy_points": change["accuracy_points"],
-        "accuracy_points_interval": change["accuracy_points_interval"],
-        "tokens_percent": change["tokens_percent"],
-        "tokens_percent_interval": change["tokens_percent_interval"],
-        "training_seconds": statistics.mean(seconds),
-        "before": before.summary(),
-    }
-    row["accuracy_seeds"] = [run["after"]["accuracy"] for run in per_seed]
-    row["mean_tokens_seeds"] = [run["after"]["mean_tokens"] for run in per_seed]
-    return row
+}
+"""What a method's recipe needs on data without the column `difficulty`."""
 
 
-def pooled(evaluations: Sequence[Evaluation]) -> Evaluation:
-    """Several evaluations of the same problems as one, with a sample of each problem from every run."""
-    rows: list[EvaluationRow] = []
-    for k, evaluation in enumerate(evaluations):
-        rows += [EvaluationRow(**{**vars(row), "sample": row.sample + k * 1000}) for row in evaluation.rows]
-    return Evaluation(rows)
+def cells_of(task: str, methods: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
+    """The leaderboard of a task, seed by seed."""
+    changed = {} if task == EMBEDDED else WITHOUT_LEVELS
+    return [Cell(task, method, seed, overrides=changed.get(method, ())) for seed in seeds for method in methods]
 
 
-def markdown(rows: Sequence[Mapping[str, Any]], facts: str) -> str:
-    """The page: how it was made, the table, the plot."""
-    start = rows[0]["before"]
-    lines = [
-        "# Methods on the embedded task",
-        "",
-        facts,
-        "",
-        f"Before training: {start['accuracy']:.1%} right at {start['mean_tokens']:.1f} tokens; the shortest correct "
-        f"reasoning takes {start['mean_tokens'] / start['oracle_ratio']:.1f}. Sampled at temperature 1.",
-        "[...] is a 95 % bootstrap interval clustered by problem, the seeds being samples of each problem; the spread",
-        "over seeds is what stands after ±, half the range. Seconds were taken on a shared machine: rough.",
-        "Methods that do badly stay.",
-        "",
-        "| method | seeds | accuracy, % | ± | mean tokens | ± | x oracle | accuracy, points | tokens, % | s |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    for r in rows:
-        accuracy = [100 * x for x in (r["accuracy"], *r["accuracy_interval"])]
-        cells = [
-            f"[{r['method']}](../methods/{r['method']}.md)",
-            str(r["seeds"]),
-            with_interval(accuracy, ".1f"),
-            f"{50 * (max(r['accuracy_seeds']) - min(r['accuracy_seeds'])):.1f}",
-            with_interval([r["mean_tokens"], *r["mean_tokens_interval"]], ".1f"),
-            f"{(max(r['mean_tokens_seeds']) - min(r['mean_tokens_seeds'])) / 2:.1f}",
-            f"{r['oracle_ratio']:.2f}",
-            with_interval([r["accuracy_points"], *r["accuracy_points_interval"]], "+.1f"),
-            with_interval([r["tokens_percent"], *r["tokens_percent_interval"]], "+.0f"),
-            f"{r['training_seconds']:.0f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", "![accuracy against tokens](methods.png)", ""])
+def swept(methods: Sequence[str], seed: int) -> list[tuple[Cell, float]]:
+    """Each method's coefficient on the embedded task, one seed; the recipe's own value is the leaderboard's cell."""
+    found = []
+    for method in methods:
+        if method in COEFFICIENTS:
+            coefficient = COEFFICIENTS[method]
+            for value in coefficient.values:
+                override = coefficient.override.format(value)
+                own = value == coefficient.default
+                setting = "" if own else f"{coefficient.name.replace(' ', '_')}={value:g}"
+                found.append((Cell(EMBEDDED, method, seed, setting, () if own else (override,)), value))
+    return found
 
 
-def with_interval(values: Sequence[float], form: str) -> str:
-    value, low, high = (format(v, form) for v in values)
-    return f"{value} [{low}, {high}]"
+def oracle_of(task: str) -> Oracle | None:
+    """Tokens of the teacher's shortest trace; the embedded task has them as a column."""
+    if task == EMBEDDED:
+        return None
+
+    def tokens(row: EvaluationRow) -> int:
+        return REASONERS[task].oracle_tokens(row.prompt, row.reference)
+
+    return tokens
 
 
-def facts(options: argparse.Namespace) -> str:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+def task_rows(task: str, options: argparse.Namespace) -> list[Row]:
+    """A row for each method that has a finished cell, the shortest first."""
+    rows = []
+    for method in options.methods:
+        cells = [cell for cell in cells_of(task, [method], options.seeds) if cell.done(options.runs)]
+        if cells:
+            rows.append(row_of(cells, options.runs, oracle_of(task)))
+    return sorted(rows, key=lambda row: row["mean_tokens"])
+
+
+def sweep_rows(options: argparse.Namespace) -> list[Row]:
+    """A row for each value of each coefficient, of the methods that have a finished cell at three or more."""
+    rows = []
+    for method in options.methods:
+        done = [(cell, value) for cell, value in swept([method], options.seeds[0]) if cell.done(options.runs)]
+        for cell, value in done if len(done) >= 3 else ():
+            named = {"coefficient": COEFFICIENTS[method].name, "value": f"{value:g}"}
+            rows.append(row_of([cell], options.runs) | named)
+    return rows
+
+
+def pages(options: argparse.Namespace) -> None:
+    """Tables and pictures of all finished cells."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    lines = ["# Methods at one budget", "", *PREFACE, "", leaderboard.findings(options.out / "README.md")]
+    for task in options.tasks:
+        rows = task_rows(task, options)
+        if rows:
+            stem = options.out / ("methods" if task == EMBEDDED else task)
+            leaderboard.write(rows, stem)
+            plot_methods(rows, stem.with_suffix(".png"))
+            title = "The embedded task" if task == EMBEDDED else f"reasoning-gym: {task}"
+            picture = f"![accuracy against tokens]({stem.name}.png)"
+            lines += [f"## {title}", "", facts(rows, options), leaderboard.start(rows), ""]
+            lines += [*leaderboard.table(rows), "", picture, ""]
+    rows = sweep_rows(options) if EMBEDDED in options.tasks else []
+    if rows:
+        leaderboard.write(rows, options.out / "coefficients")
+        leaderboard.plot_settings(rows, options.out / "coefficients.png")
+        lines += ["## Coefficients", "", *SWEEP, "", facts(rows, options), "", *leaderboard.table(rows), ""]
+        lines += ["![accuracy against tokens by coefficient](coefficients.png)", ""]
+    (options.out / "README.md").write_text("\n".join(lines))
+    print(f"written: {options.out / 'README.md'}")
+
+
+PREFACE = (
+    "Made by `python benchmarks/methods.py` from the cells that are finished; the same command goes on with the rest.",
+    "",
+    "- [...] is a 95 % bootstrap interval clustered by problem, the seeds being samples of each problem; ± is half the",
+    "  range over seeds.",
+    "- AES: relative saving of tokens, plus 3 times a relative gain of accuracy or minus 5 times a loss (arXiv",
+    "  2501.12570), against the model before training.",
+    f"- Budget area: mean accuracy if sampling stopped at {', '.join(map(str, leaderboard.BUDGETS[:-1]))} or "
+    f"{leaderboard.BUDGETS[-1]} tokens,",
+    "  each doubling weighing alike (the trapezoids in log scale); from the stored completions.",
+    "- x oracle: tokens over those of the shortest reasoning that the task's teacher would write.",
+    "- s: training, median over seeds, on a machine that did other things too: rough.",
+    "- Methods that do badly stay.",
+    "",
+    "On a real language model: [smollm2.md](smollm2.md). The demo's three seeds: [demo.md](demo.md).",
+)
+
+SWEEP = (
+    "Each method's main coefficient at three values on the embedded task, one seed, all else as its recipe. GRPO,",
+    "Dr.GRPO and RLOO have none; Shop-R1's factor is divided out where the answer is the only part.",
+)
+
+
+def facts(rows: Sequence[Row], options: argparse.Namespace) -> str:
+    """When, where and by what the rows were made."""
+    commits, dates = (sorted({item for row in rows for item in row[name]}) for name in ("commits", "dates"))
     return (
-        f"Made by `python benchmarks/methods.py` on {time.strftime('%Y-%m-%d')}, commit {commit.stdout.strip()}, "
-        f"{processor()}, {os.cpu_count()} cores, {options.workers} runs at a time with one OpenMP thread each; "
-        f"{options.steps} steps of 16 prompts x 8 completions of 128 training problems."
+        f"Trained on {', '.join(dates)}, commit {', '.join(commits)}, {processor()}, {os.cpu_count()} cores, one "
+        f"OpenMP thread a run; {options.steps} steps of 16 prompts x 8 completions of 128 training problems."
     )
 
 
-def processor() -> str:
-    try:
-        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        return names[0].split(":")[1].strip()
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()
+def run(options: argparse.Namespace) -> None:
+    """Train what is missing: a seed of every task, then the sweep, then the other seeds."""
+    reasoners = options.runs / "reasoners"
+    for task in options.tasks:
+        if task != EMBEDDED:
+            prepare(REASONERS[task], reasoners)
+
+    def overrides(cell: Cell) -> list[str]:
+        of_task = [] if cell.task == EMBEDDED else REASONERS[cell.task].overrides(reasoners / cell.task)
+        return [*of_task, f"trainer.max_steps={options.steps}", "trainer.save_strategy=no"]
+
+    first, *others = options.seeds
+    cells = [cell for task in options.tasks for cell in cells_of(task, options.methods, [first])]
+    if EMBEDDED in options.tasks:
+        cells += [cell for cell, _ in swept(options.methods, first)]
+    cells += [cell for seed in others for task in options.tasks for cell in cells_of(task, options.methods, [seed])]
+    train_all(list(dict.fromkeys(cells)), options.runs, overrides, options.workers, options.minutes)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--methods", nargs="+", default=method_names())
+    tasks = [EMBEDDED, *REASONERS]
+    parser.add_argument("--tasks", nargs="+", choices=tasks, default=tasks)
+    parser.add_argument("--methods", nargs="+", choices=method_names(), default=method_names())
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=32)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--minutes", type=float, help="start no cell after these")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "methods", help="where the cells are stored")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
     parser.add_argument("--table", action="store_true", help="train nothing: tabulate the cells that are there")
     options = parser.parse_args()
-    cells = [(method, seed) for seed in options.seeds for method in options.methods]
-    if options.table:
-        folders = {cell: options.runs / f"{cell[0]}-seed{cell[1]}" for cell in cells}
-        runs = {cell: folder for cell, folder in folders.items() if (folder / "summary.json").exists()}
-    else:
-        runs = train_all(cells, options.runs, [f"trainer.max_steps={options.steps}"], options.workers)
-    of_method = {m: [run for (name, _), run in sorted(runs.items()) if name == m] for m in options.methods}
-    rows = [row_of(method, folders) for method, folders in of_method.items() if folders]
-    rows.sort(key=lambda row: row["mean_tokens"])
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "README.md").write_text(markdown(rows, facts(options)))
-    (options.out / "methods.json").write_text(json.dumps(rows, indent=1) + "\n")
-    with (options.out / "methods.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, [key for key in rows[0] if key != "before"], extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-    plot_methods(rows, options.out / "methods.png")
-    print(f"written: {options.out / 'README.md'}")
+    if not options.table:
+        run(options)
+    pages(options)
 
 
 if __name__ == "__main__":

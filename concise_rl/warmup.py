@@ -1,6 +1,6 @@
 """Makes the embedded model from nothing: a small Llama taught, by seeded supervision, to answer well and to overthink.
 
-    traces (task)  ->  question, completion                        `overthinking_traces`
+    traces (task)  ->  question, completion                        `overthinking_traces`, or a teacher of another task
     training loop  ->  knows questions and completions, no task    `train_on_traces`
     measurement    ->  the test split, sampled at temperature 1    `measure`
 
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from concise_rl.data.base import Prompt
+from concise_rl.data.base import DataSource, Prompt
 from concise_rl.data.chain_sum import (
     THINK_CLOSE,
     THINK_OPEN,
@@ -59,7 +59,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class WarmupConfig:
-    """How the embedded model is made.
+    """How the embedded model is made, or one like it for another task.
 
     Attributes:
         data: the task; warm-up draws freely from its train side, measurement takes its test split.
@@ -84,7 +84,7 @@ class WarmupConfig:
         UserError: a field is out of its range.
     """
 
-    data: ChainSum = field(default_factory=ChainSum)
+    data: DataSource = field(default_factory=ChainSum)
     recheck_weights: list[float] = field(default_factory=lambda: [0.2, 0.35, 0.3, 0.15])
     plain_share: float = 0.5
     hidden_size: int = 128
@@ -136,19 +136,27 @@ def make_embedded(out_dir: str | Path, seed: int = 0) -> dict[str, Any]:
 
 
 def overthinking_traces(config: WarmupConfig, rng: random.Random) -> Iterator[Trace]:
-    """Endless traces from the train side of the task, difficulties equally likely."""
+    """Endless traces from the train side of the embedded task, difficulties equally likely."""
     task = config.data
+    assert isinstance(task, ChainSum)
+
+    def solved() -> Iterator[tuple[str, str, str]]:
+        while True:
+            question = draw_question(rng, rng.randint(task.min_operands, task.max_operands), task.max_operand)
+            if split_of(question) == "train":
+                yield question, running_sum(question), answer(question)
+
+    return with_rechecks(solved(), config, rng)
+
+
+def with_rechecks(solved: Iterator[tuple[str, str, str]], config: WarmupConfig, rng: random.Random) -> Iterator[Trace]:
+    """Traces that overthink, from `(question, reasoning, answer)`; the first `plain_share` of them do not."""
     counts = range(len(config.recheck_weights))
     n_plain = round(config.plain_share * config.steps * config.batch_size)
-    n_traces = 0
-    while True:
-        question = draw_question(rng, rng.randint(task.min_operands, task.max_operands), task.max_operand)
-        if split_of(question) != "train":
-            continue
+    for n_traces, (question, reasoning, answered) in enumerate(solved):
         rechecks = rng.choices(counts, config.recheck_weights)[0] if n_traces >= n_plain else 0
-        n_traces += 1
-        thinking = RECHECK.join([running_sum(question)] * (1 + rechecks))
-        yield question, f"{THINK_OPEN}{thinking}{THINK_CLOSE}{answer(question)}"
+        thinking = RECHECK.join([reasoning] * (1 + rechecks))
+        yield question, f"{THINK_OPEN}{thinking}{THINK_CLOSE}{answered}"
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -289,13 +297,15 @@ def measure(
     """Accuracy and length of one sample a prompt, also by the number of re-checks that the sample holds.
 
     A completion is right when what follows its last `</think>` is exactly the reference. Lengths, in tokens, count EOS.
+    The distance to the oracle is None on a task that does not know it (column `oracle_tokens`).
     """
     completions = sample(model, tokenizer, [p.messages[-1]["content"] for p in prompts], max_new_tokens)
     verifier = Exact()
     right = [verifier(text, p.reference).correct for (text, _), p in zip(completions, prompts, strict=True)]
     lengths = sorted(length for _, length in completions)
     mean_tokens = sum(lengths) / len(lengths)
-    mean_oracle_tokens = sum(p.columns["oracle_tokens"] for p in prompts) / len(prompts)
+    oracle = [p.columns["oracle_tokens"] for p in prompts if "oracle_tokens" in p.columns]
+    mean_oracle_tokens = sum(oracle) / len(oracle) if len(oracle) == len(prompts) else None
     rechecks = [text.count(RECHECK) for text, _ in completions]
     by_rechecks = {}
     for count in sorted(set(rechecks)):
@@ -307,13 +317,16 @@ def measure(
         "mean_tokens": mean_tokens,
         "max_tokens": lengths[-1],
         "mean_oracle_tokens": mean_oracle_tokens,
-        "tokens_over_oracle": mean_tokens / mean_oracle_tokens,
+        "tokens_over_oracle": mean_oracle_tokens and mean_tokens / mean_oracle_tokens,
         "by_rechecks": by_rechecks,
     }
 
 
 def run_warmup(
-    config: WarmupConfig, out_dir: str | Path, on_step: Callable[[int, float], None] | None = None
+    config: WarmupConfig,
+    out_dir: str | Path,
+    on_step: Callable[[int, float], None] | None = None,
+    traces: Callable[[WarmupConfig, random.Random], Iterator[Trace]] = overthinking_traces,
 ) -> dict[str, Any]:
     """Train a model from scratch and save it with its tokenizer and `warmup.json` (configuration, metrics, seconds).
 
@@ -322,6 +335,7 @@ def run_warmup(
     Args:
         out_dir: folder of the checkpoint, made if missing.
         on_step: called with the step and its loss (nats a token); by default every hundredth is logged.
+        traces: what the task's teacher writes, endless, from the train side alone.
 
     Returns:
         The metrics of `measure` on the test split.
@@ -343,8 +357,7 @@ def run_warmup(
             tokenizer = build_tokenizer()
             model = load_start(config.start) if config.start else build_model(config, tokenizer)
             started = time.monotonic()
-            traces = overthinking_traces(config, rng)
-            train_on_traces(model, tokenizer, traces, config, rng, on_step or _log_step)
+            train_on_traces(model, tokenizer, traces(config, rng), config, rng, on_step or _log_step)
             train_seconds = time.monotonic() - started
             metrics = measure(model, tokenizer, config.data.load("test"), config.max_new_tokens)
     finally:

@@ -1,0 +1,171 @@
+"""Cells to rows of a leaderboard, and rows to a Markdown table, a CSV and pictures."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cells import Cell
+from concise_rl.evaluation import Evaluation, EvaluationRow, difference
+from concise_rl.evaluation.measures import curve_summary
+from concise_rl.reporting.plots import BLUE, GREY, ORANGE
+
+BUDGETS = (8, 16, 32, 64, 128)
+"""Tokens at which a completion is cut for the area under the budget curve."""
+
+FINDINGS = "<!-- findings -->"
+"""What a page says between this and its next heading is written by hand, and kept when the page is made again."""
+
+Oracle = Callable[[EvaluationRow], int]
+Row = dict[str, Any]
+
+
+def row_of(cells: Sequence[Cell], runs: Path, oracle: Oracle | None = None) -> Row:
+    """Cells that differ in their seed alone, as one row.
+
+    Means, and 95 % intervals of a bootstrap over problems, the seeds being samples of each problem.
+
+    Args:
+        cells: all of them done.
+        runs: where they are stored.
+        oracle: tokens of the shortest known solution, where the data do not say.
+    """
+    folders = [cell.folder(runs) for cell in cells]
+    before, after = (
+        pooled([Evaluation.load(folder / f"evaluation-{name}.jsonl") for folder in folders], oracle)
+        for name in ("before", "after")
+    )
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in folders]
+    origins = [json.loads((folder / "origin.json").read_text()) for folder in folders]
+    found, change, area = after.summary(), difference(before, after), within_budgets(after.rows)
+    row: Row = {"method": cells[0].method, "setting": cells[0].setting, "seeds": len(cells)}
+    for source, names in (
+        (found, ("accuracy", "mean_tokens", "oracle_ratio")),
+        (change, ("accuracy_points", "tokens_percent", "aes")),
+        (area, ("budget_area",)),
+    ):
+        for name in names:
+            row |= {name: source[name], f"{name}_interval": source.get(f"{name}_interval")}
+    return row | {
+        "training_seconds": statistics.median(summary["training_seconds"] for summary in summaries),
+        "accuracy_seeds": [summary["after"]["accuracy"] for summary in summaries],
+        "mean_tokens_seeds": [summary["after"]["mean_tokens"] for summary in summaries],
+        "commits": sorted({origin["commit"] for origin in origins}),
+        "dates": sorted({origin["date"] for origin in origins}),
+        "before": before.summary() | {name: within_budgets(before.rows)[name] for name in ("budget_area",)},
+    }
+
+
+def pooled(evaluations: Sequence[Evaluation], oracle: Oracle | None = None) -> Evaluation:
+    """Several evaluations of the same problems as one, with a sample of each problem from every run."""
+    rows: list[EvaluationRow] = []
+    for k, evaluation in enumerate(evaluations):
+        for row in evaluation.rows:
+            columns = {**row.columns, "oracle_tokens": oracle(row)} if oracle else row.columns
+            rows.append(dataclasses.replace(row, sample=row.sample + k * 1000, columns=columns))
+    return Evaluation(rows)
+
+
+def within_budgets(rows: Sequence[EvaluationRow], budgets: Sequence[int] = BUDGETS) -> dict[str, Any]:
+    """The budget curve of stored completions: at b tokens one counts if it is right and ended within b."""
+
+    def cut(row: EvaluationRow, budget: int) -> EvaluationRow:
+        verdict = dataclasses.replace(row.verdict, correct=row.verdict.correct and row.length <= budget)
+        length = min(row.length, budget)
+        think = None if row.think_length is None else min(row.think_length, length)
+        return dataclasses.replace(row, verdict=verdict, length=length, think_length=think, token_ids=None)
+
+    return curve_summary(budgets, [[cut(row, budget) for row in rows] for budget in budgets])
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """A Markdown table, a line a row; those of a sweep name their setting."""
+    swept = any(row["setting"] for row in rows)
+    heads = ["method", *(["setting"] if swept else []), "seeds", "accuracy, %", "±", "mean tokens", "±", "x oracle"]
+    heads += ["AES", "budget area, %", "accuracy, points", "tokens, %", "s"]
+    lines = [f"| {' | '.join(heads)} |", "|---|" + ("---|" if swept else "") + "--:|" * (len(heads) - 1 - swept)]
+    for r in rows:
+        cells = [
+            f"[{r['method']}](../methods/{r['method']}.md)",
+            *([r["setting"] or "as its recipe"] if swept else []),
+            str(r["seeds"]),
+            with_interval(r, "accuracy", ".1f", 100),
+            f"{50 * (max(r['accuracy_seeds']) - min(r['accuracy_seeds'])):.1f}" if r["seeds"] > 1 else "",
+            with_interval(r, "mean_tokens", ".1f"),
+            f"{(max(r['mean_tokens_seeds']) - min(r['mean_tokens_seeds'])) / 2:.1f}" if r["seeds"] > 1 else "",
+            with_interval(r, "oracle_ratio", ".2f"),
+            with_interval(r, "aes", "+.2f"),
+            with_interval(r, "budget_area", ".1f", 100),
+            with_interval(r, "accuracy_points", "+.1f"),
+            with_interval(r, "tokens_percent", "+.0f"),
+            f"{r['training_seconds']:.0f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def with_interval(row: Mapping[str, Any], name: str, form: str, factor: float = 1.0) -> str:
+    """`value [low, high]`."""
+    value, low, high = (format(factor * v, form) for v in (row[name], *row[f"{name}_interval"]))
+    return f"{value} [{low}, {high}]"
+
+
+def start(rows: Sequence[Row]) -> str:
+    """The model before training, in a sentence."""
+    before = rows[0]["before"]
+    return (
+        f"Before training: {before['accuracy']:.1%} right at {before['mean_tokens']:.1f} tokens, budget area "
+        f"{before['budget_area']:.1%}; the shortest reasoning takes "
+        f"{before['mean_tokens'] / before['oracle_ratio']:.1f}. {before['problems']} problems, temperature 1."
+    )
+
+
+def findings(page: Path) -> str:
+    """The part of a page that is written by hand, with its marker; the marker alone where there is no page."""
+    written = page.read_text().partition(FINDINGS)[2].partition("\n## ")[0].strip() if page.exists() else ""
+    return f"{FINDINGS}\n{written}\n" if written else f"{FINDINGS}\n"
+
+
+def write(rows: Sequence[Row], stem: Path) -> None:
+    """The rows as `stem.json` and `stem.csv`."""
+    stem.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
+    with stem.with_suffix(".csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [key for key in rows[0] if key != "before"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def plot_settings(rows: Sequence[Row], path: Path) -> None:
+    """Write a PNG: a panel a method, its settings as points of accuracy against tokens with 95 % intervals."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    across = min(4, len(methods))
+    down = -(-len(methods) // across)
+    figure = Figure(figsize=(3.2 * across, 2.8 * down), layout="constrained", dpi=150)
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
+    for panel, method in zip(panels, methods, strict=False):
+        own = [row for row in rows if row["method"] == method]
+        panel.plot([r["mean_tokens"] for r in own], [100 * r["accuracy"] for r in own], color=GREY, linewidth=0.8)
+        for r in own:
+            x, y = r["mean_tokens"], 100 * r["accuracy"]
+            (left, right), (low, high) = r["mean_tokens_interval"], (100 * v for v in r["accuracy_interval"])
+            color = BLUE if r["setting"] else ORANGE
+            panel.errorbar(
+                *(x, y, [[y - low], [high - y]], [[x - left], [right - x]]), fmt="o", color=color, ecolor=(color, 0.35)
+            )
+            panel.annotate(r["value"], (x, y), textcoords="offset points", xytext=(5, 5), fontsize=8)
+        panel.set_title(f"{method}: {own[0]['coefficient']}", fontsize=9)
+        panel.grid(alpha=0.3)
+    for panel in panels[len(methods) :]:
+        panel.set_axis_off()
+    figure.supxlabel("mean tokens of a completion (fewer is better); orange: as the recipe has it", fontsize=9)
+    figure.supylabel("accuracy, %", fontsize=9)
+    figure.savefig(path, format="png")
