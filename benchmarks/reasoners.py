@@ -40,8 +40,8 @@ class Reasoner:
         task: name in reasoning-gym.
         settings: the task's own, small enough for a model of a million parameters.
         teach: question to the shortest reasoning that a person would show.
-        warmup: what differs from `WarmupConfig`. Starting from the embedded model, which can look letters up and keep
-            sums, takes a third of the steps that fresh weights take.
+        warmup: what differs from `WarmupConfig`: both start from the embedded model, which can look letters up and keep
+            sums already.
         taught: problems of the train side that the teacher solves.
         max_completion_tokens: limit of a completion in training and evaluation.
         test_size: problems of the evaluation.
