@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -144,14 +145,18 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
     running = GlobalHydra.instance().is_initialized()
     try:
         with nullcontext() if running else initialize_config_dir(str(RECIPES), version_base="1.3"):
-            return hydra_compose(config_name, overrides=open_trainer(overrides))
+            return hydra_compose(config_name, overrides=open_foreign(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(one_line(error.__cause__ or error)) from error
 
 
-def open_trainer(overrides: Sequence[str]) -> list[str]:
-    """Let `trainer.<field>=` name any field of TRL's GRPOConfig, whether or not a recipe mentions it."""
-    return ["++" + item if item.startswith("trainer.") else item for item in overrides]
+OPEN = re.compile(r"trainer\.|(data\.config|benchmark\.config|backend\.engine)[.=]")
+"""Overrides of what others define: fields of TRL's GRPOConfig, of a reasoning-gym task, of vLLM's engine."""
+
+
+def open_foreign(overrides: Sequence[str]) -> list[str]:
+    """Let those mappings take fields that no recipe mentions."""
+    return ["++" + item if OPEN.match(item) else item for item in overrides]
 
 
 def build(entry: Any, kind: str, config: DictConfig) -> Any:

@@ -38,6 +38,7 @@ class Task:
 def main() -> None:
     """Hydra's entry: overrides on the command line."""
     configuration.register()
+    sys.argv[1:] = configuration.open_foreign(sys.argv[1:])
     hydra.main(version_base="1.3", config_path=str(configuration.RECIPES), config_name="eval")(guarded(run))()
 
 

@@ -38,7 +38,7 @@ RUN_FILES = (
 def main() -> None:
     """Hydra's entry: overrides on the command line, `-m` for sweeps."""
     configuration.register()
-    sys.argv[1:] = configuration.open_trainer(sys.argv[1:])
+    sys.argv[1:] = configuration.open_foreign(sys.argv[1:])
     hydra.main(version_base="1.3", config_path=str(configuration.RECIPES), config_name="train")(guarded(run))()
 
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from concise_rl.config import compose
 from concise_rl.data import ReasoningGym
 from concise_rl.errors import DataError, UserError
 
@@ -50,3 +51,8 @@ def test_a_missing_package_names_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
     with pytest.raises(UserError, match=r"pip install 'concise-rl\[tasks\]'"):
         ReasoningGym().load("train")
+
+
+def test_a_field_of_the_task_is_an_override_like_any_other():
+    overrides = ["data=reasoning_gym", "data.task=chain_sum", "data.config={min_terms: 2}", "data.config.max_terms=3"]
+    assert compose(overrides).data.config == {"min_terms": 2, "max_terms": 3}
