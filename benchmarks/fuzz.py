@@ -627,28 +627,34 @@ def file_name(text: str) -> str:
 # --- the campaign -----------------------------------------------------------------------------------------------------
 
 
-def campaign(completions: int, seed: int, progress: Callable[[str], None] = lambda line: None) -> Tally:
-    """Throw so many completions, drawn from the seed, and say what came of it."""
+def campaign(
+    completions: int, seed: int, first_step: int = 0, progress: Callable[[str], None] = lambda line: None
+) -> Tally:
+    """Throw so many completions, drawn from the seed and the number of their step, and say what came of it."""
     tally = Tally()
     firing = Range(tally)
-    steps = math.ceil(completions / (PROMPTS * GROUP_SIZE))
+    last_step = first_step + math.ceil(completions / (PROMPTS * GROUP_SIZE)) - 1
     started = time.monotonic()
     judged: list[tuple[str, Verdict, list]] = []
+    told = 0
     with tempfile.TemporaryDirectory() as scratch:
-        for number in range(steps):
+        for number in range(first_step, last_step + 1):
             chunk = Path(scratch) / f"chunk-{number // CHUNK_STEPS}"
             source = Hostile(random.Random(f"{seed} {number}"))
             texts = [source.text() for _ in range(PROMPTS * GROUP_SIZE)]
             with guarded(tally, f"step {number}"):
                 log = RunLog(chunk / "run")
                 judged += firing.step(number, texts, source, log)
-            if (number + 1) % CHUNK_STEPS == 0 or number + 1 == steps:
+            if (number + 1) % CHUNK_STEPS == 0 or number == last_step:
                 with guarded(tally, f"pages at step {number}"):
                     stored = [text for step in read_rollouts(chunk / "run") for text in step.completions]
                     if stored != [text for text, _, _ in judged]:
                         tally.failures.append(f"rollouts.jsonl of step {number} differs from what was logged")
                     firing.pages(chunk, judged, source)
                 judged = []
+                for failure in tally.failures[told:]:
+                    progress(f"FAILURE by step {number}: {failure}")
+                told = len(tally.failures)
                 killed = sum(counts["killed"] for counts in tally.outcomes.values())
                 progress(f"{tally.completions} completions, {time.monotonic() - started:.0f} s, {killed} killed, "
                          f"{tally.late} late, {len(tally.failures)} failures")  # fmt: skip
@@ -700,15 +706,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--completions", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first-step", type=int, default=0, help="begin here, to make a failure again")
     parser.add_argument("--markdown", type=Path, help="also write the result here")
     options = parser.parse_args()
     torch.set_num_threads(1)
     started = time.monotonic()
-    tally = campaign(options.completions, options.seed, lambda line: print(line, flush=True))
+    tally = campaign(options.completions, options.seed, options.first_step, lambda line: print(line, flush=True))
     text = "".join(lines(tally, options.seed, time.monotonic() - started))
     print(text)
-    for failure in tally.failures[:20]:
-        print(f"FAILURE {failure}")
     if options.markdown:
         options.markdown.write_text(text)
     return bool(tally.failures or tally.late)

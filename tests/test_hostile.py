@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import sympy
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -32,7 +33,7 @@ from concise_rl.reporting.evaluations import detail_tables
 from concise_rl.reporting.replay_table import write_csv
 from concise_rl.reporting.run_log import RunLog, read_rollouts, read_summary
 from concise_rl.train import prepare
-from concise_rl.verifiers import VERIFIERS, Verdict
+from concise_rl.verifiers import VERIFIERS, MathAnswer, Verdict
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "concise_rl").rglob("*.py"))
@@ -75,6 +76,22 @@ def test_the_corpus_hurts_nothing(firing, tmp_path):
                  fuzz.Hostile(random.Random(0)))  # fmt: skip
     assert firing.tally.failures == []
     assert not any(counts["killed"] or counts["died"] for counts in firing.tally.outcomes.values())
+
+
+def test_a_number_too_large_to_be_written_is_wrong(monkeypatch):
+    """SymPy, which asks its questions in random order, overflows over a tower or computes until it is killed."""
+
+    def overflow(_):
+        raise OverflowError("too many digits in integer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sympy.Pow, "_eval_evalf", overflow, raising=True)
+        patch.setattr(sympy.Pow, "is_real", property(overflow))
+        verdict = MathAnswer()(r"\boxed{9^{9^9}}", "7")
+    assert (verdict.scorable, verdict.correct) == (True, False)
+    huge = r"10^{400} + 7"
+    assert MathAnswer()(r"\boxed{10^{400}+7}", huge).correct
+    assert not MathAnswer(relative_tolerance=0.01)(r"\boxed{5}", huge).correct
 
 
 ANY_TEXT = st.text(st.characters() | st.characters(categories=["Cs", "Cc", "Cf", "Mn"]))

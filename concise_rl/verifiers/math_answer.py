@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -102,7 +103,9 @@ class MathAnswer(BatchVerifier):
 
     def _equal(self, gold: list[Any], answer: list[Any]) -> bool:
         wanted, said = _number(gold), _number(answer)
-        if wanted is None or said is None:
+        if said == math.inf != wanted:
+            return False
+        if wanted is None or said is None or wanted == math.inf:
             if _refuted(gold[0], answer[0]):
                 return False
         elif self.relative_tolerance:
@@ -138,15 +141,20 @@ def _near(gold: list[Any], answer: list[Any], tolerance: float) -> bool:
 
 
 def _number(parsed: list[Any]) -> float | None:
-    """The value of a parse result that is a real number, or `x =` one; percentages are math-verify's affair."""
+    """The value of a parse result that is a real number, or `x =` one; percentages are math-verify's affair.
+
+    What is too large for SymPy to write down, of either sign, is infinity.
+    """
     from sympy import UnevaluatedExpr
 
     value = getattr(parsed[0], "rhs", parsed[0])
-    if not getattr(value, "is_number", False) or value.is_real is False or value.has(UnevaluatedExpr):
-        return None
     try:
+        if not getattr(value, "is_number", False) or value.is_real is False or value.has(UnevaluatedExpr):
+            return None
         return float(value.evalf())
-    except (TypeError, ValueError, OverflowError):
+    except OverflowError:
+        return math.inf
+    except (TypeError, ValueError):
         return None
 
 
