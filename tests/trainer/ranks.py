@@ -20,7 +20,7 @@ SCRIPT = Path(__file__).parent / "two_ranks.py"
 ROOT = Path(__file__).parents[2]
 
 
-STEPS = 4
+STEPS = 10
 
 
 def launch(out: Path, layout: str, method: str, *overrides: str) -> None:
