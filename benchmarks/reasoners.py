@@ -51,7 +51,7 @@ class Reasoner:
     settings: Mapping[str, Any]
     teach: Callable[[str], str]
     taught: int
-    warmup: Mapping[str, Any] = field(default_factory=dict)
+    warmup: Mapping[str, Any] = field(default_factory=lambda: {"steps": 3000, "start": str(TINY)})
     max_completion_tokens: int = 160
     test_size: int = TEST_SIZE
 
@@ -119,14 +119,12 @@ REASONERS = {
             {"min_n": 1, "max_n": 1023},
             halvings,
             taught=700,
-            warmup={"steps": 3000, "start": str(TINY)},
         ),
         Reasoner(
             "spell_backward",
             {"min_word_len": 3, "max_word_len": 6},
             numbered_letters,
             taught=4000,
-            warmup={"steps": 3000, "start": str(TINY)},
         ),
     )
 }

@@ -30,6 +30,11 @@ def forward_parameters(model: Any) -> set[str]:
     return set(inspect.signature(inner.forward).parameters)
 
 
+def positions(mask_RL: Tensor) -> Tensor:
+    """The place of each token of left-padded rows among its row's own, from 0; padding has any."""
+    return (mask_RL.cumsum(dim=1) - 1).clamp(min=0)
+
+
 class GrowingLayer(DynamicLayer):
     """A `DynamicLayer` that keeps spare columns: a token is written in place, where its base copies the whole cache.
 

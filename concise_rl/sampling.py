@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache
 
-from concise_rl.cache import GrowingLayer, forward_parameters, supports_plain_cache
+from concise_rl.cache import GrowingLayer, forward_parameters, positions, supports_plain_cache
 from concise_rl.errors import UserError
 
 COMPACT_SHARE = 0.1
@@ -219,7 +219,7 @@ def _prefill(
     output = model(
         input_ids=ids_QL,
         attention_mask=mask_QL,
-        position_ids=(mask_QL.cumsum(dim=1) - 1).clamp(min=0),
+        position_ids=positions(mask_QL),
         past_key_values=cache,
         use_cache=True,
         **keep,

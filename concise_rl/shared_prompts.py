@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
+from concise_rl.cache import positions
+
 
 @dataclass(frozen=True)
 class PromptStates:
@@ -39,7 +41,7 @@ class PromptStates:
         output = model.base_model(
             input_ids=input_ids,
             attention_mask=attention_mask,
-            position_ids=(attention_mask.cumsum(dim=1) - 1).clamp(min=0),
+            position_ids=positions(attention_mask),
             past_key_values=DynamicCache(config=model.config),
             use_cache=True,
         )

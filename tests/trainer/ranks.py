@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,31 +11,20 @@ from transformers import AutoModelForCausalLM
 
 from concise_rl import checkpoint
 
+from .jobs import CPU2, ROOT, accelerate_launch, run_to_end
+
 SCRIPT = Path(__file__).parent / "two_ranks.py"
-ROOT = Path(__file__).parents[2]
-
-
 STEPS = 10
 
 
 def launch(out: Path, layout: str, method: str, *overrides: str) -> None:
     """Train in this layout: 24 rows a step, on one rank or half of them on each of two."""
     out.mkdir()
-    config = ROOT / "launch" / "accelerate" / "cpu2.yaml" if layout in ("one", "ddp") else sharded_config(layout, out)
-    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file", str(config)]
-    command += ["--num_processes", "1" if layout == "one" else "2", "--main_process_port", "0"]
+    config = CPU2 if layout in ("one", "ddp") else sharded_config(layout, out)
+    command = [*accelerate_launch(config), "--num_processes", "1" if layout == "one" else "2"]
     command += [str(SCRIPT), str(out), method, f"trainer.per_device_train_batch_size={24 if layout == 'one' else 12}"]
     command += [f"trainer.max_steps={STEPS}", f"trainer.save_steps={STEPS}", *overrides]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "DS_ACCELERATOR": "cpu"}
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
-    )
-    try:
-        _, errors = process.communicate(timeout=280)
-    finally:  # a launcher that is killed leaves its ranks behind
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, errors[-3000:]
+    run_to_end(command, seconds=280)
 
 
 def sharded_config(layout: str, out: Path) -> Path:

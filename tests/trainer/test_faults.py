@@ -5,7 +5,6 @@ The campaign of kills is `benchmarks/faults.py`.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -23,11 +22,9 @@ from concise_rl import checkpoint
 from concise_rl.errors import UserError
 from concise_rl.resuming import check_continues
 
-ROOT = Path(__file__).parents[2]
+from .jobs import accelerate_launch, kill_group, run_to_end, start
+
 SCRIPT = Path(__file__).parent / "two_ranks.py"
-LAUNCH = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
-LAUNCH += ["--config_file", str(ROOT / "launch" / "accelerate" / "cpu2.yaml"), "--main_process_port", "0"]
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "DS_ACCELERATOR": "cpu"}
 
 FACTS = {
     "shapers": ["Hapo"],
@@ -95,34 +92,20 @@ def test_on_another_number_of_ranks_no_random_number_is_drawn_twice(make_trainer
     assert len({*drawn.values(), tuple(torch.rand(3).tolist())}) == 4
 
 
-def in_group(command: list[str], timeout: float) -> str:
-    """Run to its end, and whatever it leaves behind with it; stderr."""
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, start_new_session=True
-    ) as process:
-        try:
-            errors = process.communicate(timeout=timeout)[1]
-        finally:
-            kill_group(process.pid)
-    assert process.returncode == 0, errors[-3000:]
-    return errors
-
-
-def kill_group(group: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
-
-
 def test_a_run_moves_from_one_rank_to_two_and_back(tmp_path):
     """Steps 1 to 6 on one rank; 3 to 6 on two, from the first's checkpoint; 5 and 6 on one, from the second's."""
     steps, weights, states = {}, {}, {}
-    for name, ranks, start in (("whole", 1, None), ("two", 2, "whole/checkpoint-2"), ("back", 1, "two/checkpoint-4")):
+    for name, ranks, checkpoint_of in (
+        ("whole", 1, None),
+        ("two", 2, "whole/checkpoint-2"),
+        ("back", 1, "two/checkpoint-4"),
+    ):
         out = tmp_path / name
-        command = [sys.executable, str(SCRIPT)] if ranks == 1 else [*LAUNCH, str(SCRIPT)]
+        command = [sys.executable, str(SCRIPT)] if ranks == 1 else [*accelerate_launch(), str(SCRIPT)]
         command += [str(out), "hapo", f"trainer.per_device_train_batch_size={24 // ranks}", "trainer.max_steps=6"]
         command += ["trainer.save_total_limit=3", "trainer.learning_rate=1e-4"]
         out.mkdir()
-        in_group([*command, *([f"resume={tmp_path / start}"] if start else [])], timeout=280)
+        run_to_end([*command, *([f"resume={tmp_path / checkpoint_of}"] if checkpoint_of else [])], seconds=280)
         steps[name] = {line["step"]: line for line in json.loads((out / "steps.json").read_text())}
         last = out / "checkpoint-6"
         weights[name] = load_file(last / "model.safetensors")
@@ -139,11 +122,10 @@ def test_a_run_moves_from_one_rank_to_two_and_back(tmp_path):
 
 def test_a_rank_that_dies_takes_the_others_with_it_and_is_named(tmp_path):
     run, victim = tmp_path / "run", 1
-    command = [*LAUNCH, "-m", "concise_rl.train", f"run.dir={run}", "run.progress=false", "evaluation.problems=0"]
+    command = [*accelerate_launch(), "-m", "concise_rl.train", f"run.dir={run}", "run.progress=false"]
+    command += ["evaluation.problems=0"]
     command += ["trainer.per_device_train_batch_size=4", "trainer.num_generations=4", "trainer.max_steps=1000"]
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, start_new_session=True
-    ) as launcher:
+    with start(command) as launcher:
         try:
             await_steps(run / "metrics.jsonl", 2, launcher)
             os.kill(pid_of_rank(victim, launcher.pid), signal.SIGKILL)

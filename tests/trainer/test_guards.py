@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -21,6 +20,8 @@ from concise_rl.config import compose, guard_of
 from concise_rl.errors import UserError
 from concise_rl.guards import LowerRate, SkipNonFinite, WatchCollapse, rollbacks
 from concise_rl.options import Guard
+
+from .jobs import accelerate_launch, run_to_end
 
 
 class Poison(TrainerCallback):
@@ -153,22 +154,8 @@ SHORT = [
 
 def run_short(folder: Path, *overrides: str, ranks: int = 1) -> tuple[str, list[dict], list[str]]:
     """What the run said, its metrics, and the lines of its rollouts."""
-    module = ["-m", "concise_rl.train", *SHORT, *overrides, f"run.dir={folder}"]
-    if ranks > 1:
-        config = Path(__file__).parents[2] / "launch" / "accelerate" / "cpu2.yaml"
-        launcher = ["-m", "accelerate.commands.accelerate_cli", "launch", "--config_file", str(config)]
-        module = [*launcher, "--main_process_port", "0", *module]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    command = [sys.executable, *module]
-    job = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
-    )
-    try:
-        said, errors = job.communicate(timeout=240)
-    finally:  # a launcher that is killed leaves its ranks behind
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(job.pid, signal.SIGKILL)
-    assert job.returncode == 0, errors[-3000:]
+    launcher = [sys.executable] if ranks == 1 else accelerate_launch()
+    said = run_to_end([*launcher, "-m", "concise_rl.train", *SHORT, *overrides, f"run.dir={folder}"], seconds=240)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return " ".join(said.split()), lines, (folder / "rollouts.jsonl").read_text().splitlines()
 
