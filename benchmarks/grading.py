@@ -3,22 +3,27 @@
     python benchmarks/grading.py --data FOLDER                        every gold against itself; exceptions one by one
     python benchmarks/grading.py --data FOLDER --answers 10000        processor and wall seconds, hostile ones included
     python benchmarks/grading.py --gsm8k-labels example_model_solutions.jsonl         agreement with labels of others
+    python benchmarks/grading.py --math-labels report.html                            the same for MATH
+    python benchmarks/grading.py --distinct math500/test.jsonl       golds that differ and are taken for the same
 
-FOLDER holds gsm8k/test.jsonl, math500/test.jsonl and so on. The labelled solutions are those in the repository
-openai/grade-school-math on GitHub.
+FOLDER holds gsm8k/test.jsonl, math500/test.jsonl and so on. The labelled solutions to GSM8K are those in the repository
+openai/grade-school-math on GitHub; labelled answers to MATH are report.html in bwu1234/math500-eval-prm, and
+outs/MathCoder-L-7b/MATH/MATH_test_result-20230917-2026-correct.jsonl in mathllm/MathCoder.
 """
 
 from __future__ import annotations
 
 import argparse
+import html
 import json
+import re
 import resource
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from itertools import cycle, islice
+from itertools import combinations, cycle, islice
 from pathlib import Path
 
 from concise_rl import config
@@ -143,15 +148,58 @@ def check_labels(path: Path) -> None:
     print(f"{total - differing} of {total} verdicts agree ({(total - differing) / total:.2%})")
 
 
+def labelled_math(path: Path) -> Iterator[tuple[str, str, str, bool]]:
+    """Name, answer, reference and label of others: a page of MATH-500, or answers that were all labelled right."""
+    if path.suffix == ".html":
+        shown = r'<details class="q (ok|bad)">.*?#(\d+).*?got (.*?)\s*&middot; want (.*?)</span>'
+        for label, number, *both in re.findall(shown, path.read_text(), re.DOTALL):
+            answer, reference = (html.unescape(text).strip() for text in both)
+            yield f"#{number}", answer, reference, label == "ok"
+    else:
+        for line in path.read_text().splitlines():
+            row = json.loads(line)
+            yield row["id"], str(row["completion"]), row["ground_truth"]["answer"], True
+
+
+def check_math_labels(path: Path) -> None:
+    """Agreement with published labels of answers to MATH; each disagreement is printed, rounded decimals last."""
+    rows = list(labelled_math(path))
+    verdicts = MathAnswer().verify_many([(f"\\boxed{{{answer}}}", reference) for _, answer, reference, _ in rows])
+    differing = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict.correct != row[3]]
+    for name, answer, reference, label in sorted(differing, key=lambda row: bool(re.fullmatch(r"-?[0-9.]+", row[1]))):
+        print(f"{name}: labelled {label}, {answer[:60]!r} for {reference!r}")
+    agree = len(rows) - len(differing)
+    print(f"{agree} of {len(rows)} verdicts agree ({agree / len(rows):.2%})")
+
+
+def check_distinct(path: Path) -> None:
+    """Every two golds of a file, one as the answer to the other: those that are taken for the same."""
+    golds = sorted({json.loads(line)["answer"] for line in path.read_text().splitlines()})
+    verifier = MathAnswer()
+    pairs = list(combinations(golds, 2))
+    verdicts = verifier.verify_many([(verifier.wrap_reference(one), other) for one, other in pairs])
+    same = [pair for pair, verdict in zip(pairs, verdicts, strict=True) if verdict.correct]
+    undecided = sum(not verdict.scorable for verdict in verdicts)
+    for one, other in same:
+        print(f"{one!r} is taken for {other!r}")
+    print(f"{len(same)} of {len(pairs)} pairs of {len(golds)} golds are taken for the same, {undecided} undecided")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--answers", type=int)
     parser.add_argument("--gsm8k-labels", type=Path)
+    parser.add_argument("--math-labels", type=Path)
+    parser.add_argument("--distinct", type=Path)
     parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.gsm8k_labels:
         check_labels(options.gsm8k_labels)
+    if options.math_labels:
+        check_math_labels(options.math_labels)
+    if options.distinct:
+        check_distinct(options.distinct)
     if options.data and not options.answers:
         check_golds(options.data)
     elif options.data and options.in_process:

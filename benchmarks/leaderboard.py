@@ -62,13 +62,12 @@ def row_of(cells: Sequence[Cell], runs: Path, oracle: Oracle | None = None) -> R
 
 
 def pooled(evaluations: Sequence[Evaluation], oracle: Oracle | None = None) -> Evaluation:
-    """Several evaluations of the same problems as one, with a sample of each problem from every run."""
-    rows: list[EvaluationRow] = []
-    for k, evaluation in enumerate(evaluations):
-        for row in evaluation.rows:
-            columns = {**row.columns, "oracle_tokens": oracle(row)} if oracle else row.columns
-            rows.append(dataclasses.replace(row, sample=row.sample + k * 1000, columns=columns))
-    return Evaluation(rows)
+    """`Evaluation.pooled`, with the column of the oracle where the data have none."""
+    found = Evaluation.pooled(evaluations)
+    if oracle is None:
+        return found
+    columns = [{**row.columns, "oracle_tokens": oracle(row)} for row in found.rows]
+    return Evaluation([dataclasses.replace(row, columns=c) for row, c in zip(found.rows, columns, strict=True)])
 
 
 def within_budgets(rows: Sequence[EvaluationRow], budgets: Sequence[int] = BUDGETS) -> dict[str, Any]:

@@ -138,7 +138,12 @@ def methods(arguments: Sequence[str]) -> None:
 def compare(arguments: Sequence[str]) -> None:
     """Runs and evaluations against each other: one page that needs no network, with Markdown, CSV and SVG beside it."""
     parser = argparse.ArgumentParser(prog="concise-rl compare", description=compare.__doc__)
-    parser.add_argument("paths", nargs="+", metavar="RUN_OR_EVAL", help="run folder, evaluation folder, or its .jsonl")
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="RUN_OR_EVAL",
+        help="run folder, evaluation folder, or its .jsonl; NAME=RUN,RUN,... is one entry of several, such as seeds",
+    )
     parser.add_argument("--out", default="compare.html", help="the page (default compare.html)")
     parser.add_argument(
         "--baseline", metavar="NAME", help="what differences are to (default: before training, or first)"

@@ -60,6 +60,19 @@ class Evaluation:
         settings, rows = storage.read(Path(path))
         return cls(rows, settings)
 
+    @classmethod
+    def pooled(cls, evaluations: Sequence[Evaluation]) -> Evaluation:
+        """Several evaluations of the same problems, such as those of a method's seeds, as one with all their samples.
+
+        Intervals resample problems, each with the samples of all: they say what other problems would have given, not
+        what another seed would have.
+        """
+        rows: list[EvaluationRow] = []
+        for evaluation in evaluations:
+            first = 1 + max((row.sample for row in rows), default=-1)
+            rows += [dataclasses.replace(row, sample=first + row.sample) for row in evaluation.rows]
+        return cls(rows, evaluations[0].settings)
+
 
 def difference(before: Evaluation, after: Evaluation) -> dict[str, Any]:
     """See `concise_rl.evaluation.metrics.paired_difference`."""

@@ -269,7 +269,28 @@ _TABLE = (
         _EVAL,
         "higher",
     ),
+    Metric(
+        "yap_index",
+        "YapIndex",
+        "characters",
+        "mean over categories of the median YapScore of their rows (arXiv 2601.00624)",
+        _EVAL,
+        "lower",
+    ),
+    Metric(
+        "yap_score",
+        "YapScore",
+        "characters",
+        "median over rows of max(0, characters of the reply - characters of the minimal answer) (arXiv 2601.00624)",
+        _EVAL,
+        "lower",
+    ),
     Metric("samples", "samples", "count", "completions a problem", _EVAL),
+    Metric("runs", "runs", "count", "runs whose completions are pooled in one entry of a comparison", _EVAL),
+    Metric("accuracy_spread", "± accuracy", "%", "half the range of accuracy over the pooled runs", _EVAL, "lower"),
+    Metric(
+        "mean_tokens_spread", "± tokens", "tokens", "half the range of mean tokens over the pooled runs", _EVAL, "lower"
+    ),
     Metric("mcnemar_p", "McNemar p", "", "exact two-sided McNemar test of equal accuracy, one sample a problem", _EVAL),
     Metric("problems", "problems", "count", "problems evaluated", _EVAL),
     Metric("accuracy_interval", "accuracy, 95 %", "%", "[low, high] of accuracy at 95 % confidence", _EVAL),

@@ -21,6 +21,14 @@ _PROBES = (0.7310585786, 1.6180339887)
 _EDGE = 1 + 1e-9
 """A tolerance of 0.1 as a float must not decide at its very edge."""
 
+_TEXT = re.compile(r"\\(?:text|textbf|textit|mbox|mathrm|textrm|rm)\{([^{}]*)\}")
+_WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
+_THOUSANDS = re.compile(r"(?<=\{)[0-9]{1,3}(?:(?:,|\{,\}|,\\!)[0-9]{3})+(?=\})")
+"""`20,000` alone in braces, as in `\\frac{20,000}{\\pi}`: math-verify takes it for a number in other places alone."""
+_ORDINAL = re.compile(
+    r"(?<=[0-9])\^(?:\{(?:st|nd|rd|th)\}|\\(?:text|mathrm)\{(?:st|nd|rd|th)\}|\{\\(?:text|mathrm)\{(?:st|nd|rd|th)\}\})"
+)
+
 _INTEGER = re.compile(r"[-+]?[0-9]{1,4000}")  # Python converts no more than 4300 digits
 _BARE_POINT = re.compile(r"(?<=[0-9])\.(?=\s*/)")
 _E_NOTATION = re.compile(
@@ -39,8 +47,8 @@ class MathAnswer(BatchVerifier):
     `\text{Evelyn}`.
 
     Dollar signs and a final percent sign are dropped on both sides, so 10% is 10 and not 0.1, and `-1./3` is -1/3.
-    Everything else follows math-verify: `x=5` is 5, sets are unordered, `(1,2)` is ordered, units are dropped, words
-    ignore case, and where one of the two is a decimal both are rounded to `decimal_places`.
+    Everything else follows math-verify: `x=5` is 5, sets are unordered, `(1,2)` is ordered, `3 < x <= 4` is `(3, 4]`,
+    units are dropped, words ignore case, and where one of the two is a decimal both are rounded to `decimal_places`.
 
     Attributes:
         decimal_places: so 0.333333 is 1/3, and 0.33 is not.
@@ -95,7 +103,7 @@ class MathAnswer(BatchVerifier):
 
     def _same_text(self, wanted: str, said: str) -> bool | None:
         """What the texts alone decide, in microseconds: equal ones, and two whole numbers; None for all else."""
-        if wanted == said:
+        if wanted == said or _words(wanted, said):
             return True
         if self.relative_tolerance or not (_INTEGER.fullmatch(wanted) and _INTEGER.fullmatch(said)):
             return None
@@ -113,7 +121,11 @@ class MathAnswer(BatchVerifier):
         elif abs(said - wanted) > max(1e-9 * abs(wanted), 10.0 ** (1 - self.decimal_places)):
             return False
         # What is left is decided by SymPy, which takes up to a second to find that two expressions differ.
-        return bool(_math_verify().verify(gold, answer, float_rounding=self.decimal_places, timeout_seconds=None))
+        # `3 < x <= 4` answers `(3, 4]` too: by default math-verify allows that in the other direction alone.
+        same = _math_verify().verify(
+            gold, answer, float_rounding=self.decimal_places, allow_set_relation_comp=True, timeout_seconds=None
+        )
+        return bool(same)
 
     def wrap_reference(self, reference: str) -> str:
         r"""A completion that must verify: `\boxed{reference}`."""
@@ -126,12 +138,21 @@ class MathAnswer(BatchVerifier):
         return self._numbers(plain[:-1].removesuffix("\\").rstrip() if plain.endswith("%") else plain)
 
     def _numbers(self, text: str) -> str:
-        text = _BARE_POINT.sub("", text)
+        text = _ORDINAL.sub("", _BARE_POINT.sub("", text))
+        text = _THOUSANDS.sub(lambda found: re.sub("[^0-9]", "", found[0]), text)
         return _E_NOTATION.sub(r"\g<digits> \\times 10^{\g<exponent>}", text) if self.e_notation else text
 
     def warm_up(self) -> None:
         """Pay for the imports before an item's deadline runs."""
         self(r"\boxed{\frac{1}{2}}", "0.5")
+
+
+def _words(wanted: str, said: str) -> bool:
+    r"""Whether both are the same words, one of them in `\text{}` or the like: math-verify multiplies bare letters."""
+    plain = [_TEXT.sub(r"\1", side).strip() for side in (wanted, said)]
+    if plain == [wanted, said] or not all(map(_WORDS.fullmatch, plain)):
+        return False
+    return plain[0].casefold() == plain[1].casefold()
 
 
 def _near(gold: list[Any], answer: list[Any], tolerance: float) -> bool:

@@ -38,6 +38,7 @@ class Entry:
         evaluations: benchmark to its judged completions.
         metrics: lines of metrics.jsonl, empty where there was no training.
         budget_curves: benchmark to what a budget sweep found (`concise_rl.evaluation.measures.curve_summary`).
+        pooled: the runs whose completions and training are this entry's, such as a method's seeds; mostly none.
     """
 
     name: str
@@ -45,36 +46,94 @@ class Entry:
     evaluations: Mapping[str, Evaluation]
     metrics: Metrics = ()
     budget_curves: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    pooled: Sequence[Entry] = ()
 
 
 def load_entries(paths: Sequence[str | Path]) -> list[Entry]:
     """Everything that the paths hold, in their order, the model before training first.
 
     A path is a run folder, a folder of `concise-rl eval` (of one benchmark, or with a folder a benchmark), or one
-    evaluation's JSONL file. What runs had before training is one entry where it is the same in all, and one a run where
-    it is not. An evaluation that does not name its benchmark goes with one of the same problems that does.
+    evaluation's JSONL file. `NAME=PATH,PATH,...` is one entry of several, such as a method's seeds. What runs had
+    before training is one entry where it is the same in all, and one a run where it is not. An evaluation that does not
+    name its benchmark goes with one of the same problems that does.
 
     Raises:
         DataError: a path that is none of these, or a damaged file, named.
-        UserError: no path, one path twice, or evaluations of one benchmark that hold different problems.
+        UserError: no path, one path or name twice, evaluations of one benchmark that hold different problems, or runs
+            under one name that were evaluated on different benchmarks.
     """
     if not paths:
         raise UserError("nothing to compare: name a run folder, an evaluation folder or an evaluation's .jsonl")
-    found = [Path(path) for path in paths]
+    groups = [_group(path) for path in paths]
+    found = [path for _, members in groups for path in members]
     befores: list[Entry] = []
-    entries: list[Entry] = []
+    loaded: list[Entry] = []
     for path, name in zip(found, shortest_names(found), strict=True):
         if path.is_file():
-            entries.append(Entry(name, name, {UNNAMED: _evaluation(path)}))
+            loaded.append(Entry(name, name, {UNNAMED: _evaluation(path)}))
         elif (path / METRICS_FILE).exists():
-            entries.append(_run(path, name))
+            loaded.append(_run(path, name))
             if (path / BEFORE_FILE).exists():
                 befores.append(Entry(f"{name}, before", BEFORE, {UNNAMED: _evaluation(path / BEFORE_FILE)}))
         else:
-            entries.append(_evaluated(path, name))
-    entries = _named([*_merged(befores), *entries])
+            loaded.append(_evaluated(path, name))
+    before = _merged(befores)
+    entries = _named([*before, *loaded])
     _check_problems(entries)
+    rest = iter(entries[len(before) :])
+    grouped = [(name, [next(rest) for _ in members]) for name, members in groups]
+    entries = entries[: len(before)] + [_pooled(name, own) if name else own[0] for name, own in grouped]
+    _check_names(entries)
     return entries
+
+
+def _group(path: str | Path) -> tuple[str, list[Path]]:
+    """The name and the members of `NAME=PATH,PATH,...`; no name and the path itself where it is one path."""
+    name, equals, members = str(path).partition("=")
+    if isinstance(path, Path) or not equals or "/" in name or Path(path).exists():
+        return "", [Path(path)]
+    if not name or not all(members.split(",")):
+        raise UserError(f"{path}: several runs as one are written NAME=FOLDER,FOLDER,...")
+    return name, [Path(member) for member in members.split(",")]
+
+
+def _pooled(name: str, members: Sequence[Entry]) -> Entry:
+    """One entry of all completions; its training is the mean over the runs of each step that all have."""
+    first = members[0]
+    for other in members[1:]:
+        if other.evaluations.keys() != first.evaluations.keys():
+            raise UserError(
+                f"{name}: {first.name} was evaluated on {', '.join(first.evaluations) or 'nothing'}, {other.name} on "
+                f"{', '.join(other.evaluations) or 'nothing'}; runs under one name need the same benchmarks"
+            )
+    methods = {member.method for member in members}
+    return Entry(
+        name,
+        first.method if len(methods) == 1 and first.metrics else name,
+        {
+            benchmark: Evaluation.pooled([member.evaluations[benchmark] for member in members])
+            for benchmark in first.evaluations
+        },
+        _mean_metrics([member.metrics for member in members]),
+        pooled=members,
+    )
+
+
+def _mean_metrics(runs: Sequence[Metrics]) -> Metrics:
+    by_step = [{line["step"]: line for line in lines} for lines in runs]
+    means = []
+    for step in [step for step in by_step[0] if all(step in lines for lines in by_step)]:
+        lines = [own[step] for own in by_step]
+        numbers = [k for k, v in lines[0].items() if all(isinstance(line.get(k), int | float) for line in lines)]
+        means.append({key: sum(line[key] for line in lines) / len(lines) for key in numbers} | {"step": step})
+    return means
+
+
+def _check_names(entries: Sequence[Entry]) -> None:
+    names = Counter(entry.name for entry in entries)
+    twice = next((name for name, count in names.items() if count > 1), None)
+    if twice is not None:
+        raise UserError(f"two entries are named {twice}: give one another name")
 
 
 def shortest_names(paths: Sequence[Path]) -> list[str]:

@@ -21,7 +21,8 @@ class Result:
         entry: the entry's name.
         benchmark: what it was evaluated on.
         evaluation: the judged completions.
-        summary: see `concise_rl.evaluation.summarize`.
+        summary: see `concise_rl.evaluation.summarize`; of several runs also how many, and half their range
+            (`runs`, `accuracy_spread`, `mean_tokens_spread`).
         difference: to the baseline, paired by problem; None for the baseline, and where that has no such benchmark.
         budget_curve: what a budget sweep of it found, if there was one.
         on_front: no other entry is at least as right with at most as many tokens, and better in one of the two.
@@ -54,7 +55,7 @@ def results(entries: Sequence[Entry], baseline: Entry) -> dict[str, list[Result]
     benchmarks = dict.fromkeys(benchmark for entry in entries for benchmark in entry.evaluations)
     for benchmark in benchmarks:
         having = [(run, entry) for run, entry in enumerate(entries) if benchmark in entry.evaluations]
-        summaries = [entry.evaluations[benchmark].summary() for _, entry in having]
+        summaries = [entry.evaluations[benchmark].summary() | _spread(entry, benchmark) for _, entry in having]
         base = baseline.evaluations.get(benchmark)
         found[benchmark] = [
             Result(
@@ -70,6 +71,20 @@ def results(entries: Sequence[Entry], baseline: Entry) -> dict[str, list[Result]
             for (run, entry), summary in zip(having, summaries, strict=True)
         ]
     return found
+
+
+def _spread(entry: Entry, benchmark: str) -> dict[str, float]:
+    """How far the runs of a pooled entry lie apart: half the range."""
+    rows = [run.evaluations[benchmark].rows for run in entry.pooled]
+    if len(rows) < 2:
+        return {}
+    accuracies = [sum(row.correct for row in own) / len(own) for own in rows]
+    lengths = [sum(row.length for row in own) / len(own) for own in rows]
+    return {
+        "runs": len(rows),
+        "accuracy_spread": (max(accuracies) - min(accuracies)) / 2,
+        "mean_tokens_spread": (max(lengths) - min(lengths)) / 2,
+    }
 
 
 def choose_baseline(entries: Sequence[Entry], name: str | None) -> Entry:

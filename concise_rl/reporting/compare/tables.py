@@ -12,8 +12,8 @@ from concise_rl.reporting.glossary import describe
 from concise_rl.reporting.summary import csv_cell, headline, markdown_table, printable
 
 COLUMNS = (
-    "accuracy", "mean_tokens", "oracle_ratio", "mean_tokens_correct", "mean_tokens_wrong", "truncated_frac",
-    "unscorable_frac",
+    "accuracy", "accuracy_spread", "mean_tokens", "mean_tokens_spread", "oracle_ratio", "mean_tokens_correct",
+    "mean_tokens_wrong", "truncated_frac", "unscorable_frac", "runs",
 )  # fmt: skip
 _LEVEL_COLUMNS = ("accuracy", "mean_tokens")
 _CHANGES = ("accuracy_points", "tokens_percent")

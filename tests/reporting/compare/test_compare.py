@@ -59,6 +59,31 @@ def test_models_that_differ_before_training_stay_apart(tmp_path, runs) -> None:
     ]  # fmt: skip
 
 
+def test_seeds_under_one_name_are_one_entry(tmp_path, runs) -> None:
+    entries, rows = found_in([f"hapo={runs[0]},{runs[1]}", runs[2]])
+    assert [(entry.name, entry.method) for entry in entries] == [(BEFORE, BEFORE), ("hapo", "hapo"), ("grpo-0", "grpo")]
+    _, apart = found_in(runs[:2])
+    first, second = (row.summary for row in apart[1:])
+    both = rows[1].summary
+    for key in ("accuracy", "mean_tokens"):
+        assert both[key] == pytest.approx((first[key] + second[key]) / 2)
+        assert both[f"{key}_spread"] == pytest.approx(abs(first[key] - second[key]) / 2)
+    assert (both["runs"], both["problems"]) == (2, first["problems"])
+    assert len({row.key for row in rows[1].evaluation.rows}) == 2 * len(apart[1].evaluation.rows), "no sample is lost"
+    curves = [[line["accuracy"] for line in load_entries([run])[-1].metrics] for run in runs[:2]]
+    means = [(one + other) / 2 for one, other in zip(*curves, strict=True)]
+    assert [line["accuracy"] for line in entries[1].metrics] == pytest.approx(means)
+    written = compare([f"hapo={runs[0]},{runs[1]}", runs[2]], tmp_path / "page.html")
+    assert "± tokens" in written.markdown.read_text()
+    with pytest.raises(UserError, match="two entries are named grpo-0"):
+        load_entries([f"grpo-0={runs[0]},{runs[1]}", runs[2]])
+    with pytest.raises(UserError, match="NAME=FOLDER"):
+        load_entries([f"hapo={runs[0]},"])
+    gsm = write_evaluation(tmp_path / "gsm", evaluation(prefix="g"), benchmark="gsm8k")
+    with pytest.raises(UserError, match="hapo: hapo-0 was evaluated on test split, gsm on gsm8k"):
+        load_entries([f"hapo={runs[0]},{gsm}"])
+
+
 def test_the_front_is_what_nothing_beats_in_both(tmp_path) -> None:
     shapes = {"dear": (0.2, 0.99), "cheap": (0.8, 0.7), "beaten": (0.1, 0.6)}
     folders = [
