@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import csv
-import importlib.util
 import inspect
 import io
 import json
@@ -24,6 +23,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from benchmarks.firing import GROUP_SIZE, Range, Tally
+from benchmarks.fuzz import guarded
+from benchmarks.hostile import CORPUS, GOLD, PIECES, Hostile
+from benchmarks.leaks import page_faults
 from concise_rl.cli import main
 from concise_rl.errors import DataError, UserError
 from concise_rl.evaluation import Evaluation, EvaluationRow
@@ -39,41 +42,28 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "concise_rl").rglob("*.py"))
 
 
-def load_fuzz():
-    spec = importlib.util.spec_from_file_location("benchmarks_fuzz", ROOT / "benchmarks" / "fuzz.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
-    return module
-
-
-fuzz = load_fuzz()
-
-
 # --- the campaign, short ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def firing():
-    return fuzz.Range(fuzz.Tally(), deadline_seconds=30.0)  # a busy machine must not look like a hang
+    return Range(Tally(), deadline_seconds=30.0)  # a busy machine must not look like a hang
 
 
 def fire(firing, texts, folder, seed=0):
     """Completions in whole groups through one step."""
-    texts = [*texts, *[""] * (-len(texts) % fuzz.GROUP_SIZE)]
-    judged = firing.step(0, texts, fuzz.Hostile(random.Random(seed)), RunLog(folder))
+    texts = [*texts, *[""] * (-len(texts) % GROUP_SIZE)]
+    judged = firing.step(0, texts, Hostile(random.Random(seed)), RunLog(folder))
     assert firing.tally.failures == []
     assert firing.tally.late == 0
     return judged
 
 
 def test_the_corpus_hurts_nothing(firing, tmp_path):
-    judged = fire(firing, fuzz.CORPUS, tmp_path / "run")
+    judged = fire(firing, CORPUS, tmp_path / "run")
     assert [text for text, _, _ in judged] == next(read_rollouts(tmp_path / "run")).completions
-    firing.pages(tmp_path / "pages", [*judged, *judged[: -len(judged) % (2 * fuzz.GROUP_SIZE)]],
-                 fuzz.Hostile(random.Random(0)))  # fmt: skip
+    firing.pages(tmp_path / "pages", [*judged, *judged[: -len(judged) % (2 * GROUP_SIZE)]],
+                 Hostile(random.Random(0)))  # fmt: skip
     assert firing.tally.failures == []
     assert not any(counts["killed"] or counts["died"] for counts in firing.tally.outcomes.values())
 
@@ -95,7 +85,7 @@ def test_a_number_too_large_to_be_written_is_wrong(monkeypatch):
 
 
 ANY_TEXT = st.text(st.characters() | st.characters(categories=["Cs", "Cc", "Cf", "Mn"]))
-TEXTS = ANY_TEXT | st.sampled_from(fuzz.CORPUS) | st.lists(st.sampled_from(fuzz.PIECES), max_size=20).map("".join)
+TEXTS = ANY_TEXT | st.sampled_from(CORPUS) | st.lists(st.sampled_from(PIECES), max_size=20).map("".join)
 
 
 @settings(
@@ -108,17 +98,17 @@ def test_any_completions_hurt_nothing(firing, tmp_path, texts, seed):
 
 def test_the_campaign_is_determined_by_its_seed_and_notices_what_it_looks_for():
     def drawn(seed):
-        source = fuzz.Hostile(random.Random(seed))
+        source = Hostile(random.Random(seed))
         return [source.text() for _ in range(200)]
 
     assert drawn(1) == drawn(1) != drawn(2)
     clean = "<html><p>7</p><script type='application/json'>{}</script><script>run()</script></html>"
-    assert fuzz.page_faults(clean) == []
+    assert page_faults(clean) == []
     for slip in ("<script>window.hacked = 1</script>", "<img src=x>", "<p onclick=x>", "<!-- -->", "<svg>", "\x1b"):
-        assert fuzz.page_faults(clean.replace("7", slip)), slip
-    tally = fuzz.Tally()
+        assert page_faults(clean.replace("7", slip)), slip
+    tally = Tally()
     tally.finite("here", [1.0, None, float("nan")])
-    with fuzz.guarded(tally, "there"):
+    with guarded(tally, "there"):
         raise RuntimeError("boo")
     assert len(tally.failures) == 2
 
@@ -148,7 +138,7 @@ def test_verifiers_run_nothing_that_a_completion_says(tmp_path):
     attacks += ["answer: 1+1*(2)**3-(4)/5^6", "1/2+3", "answer: 7(7)(7)", "answer: (1).real", "answer: 1.e+1"]
     for verifier in [kind() for kind in VERIFIERS.values()]:
         getattr(verifier, "warm_up", lambda: None)()
-        for gold in fuzz.GOLD[next(name for name, kind in VERIFIERS.items() if type(verifier) is kind)]:
+        for gold in GOLD[next(name for name, kind in VERIFIERS.items() if type(verifier) is kind)]:
             for attack in attacks:
                 _watch["on"] = True
                 verdict = verifier(attack, gold)
