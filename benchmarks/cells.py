@@ -51,7 +51,7 @@ def train(cell: Cell, runs: Path, overrides: Sequence[str]) -> None:
         RuntimeError: the command failed; holds it and the end of what it wrote.
     """
     command = [sys.executable, "-m", "concise_rl.train", f"method={cell.method}", f"seed={cell.seed}"]
-    command += [f"run.dir={cell.folder(runs)}", "run.progress=false", "run.rollouts_every=0", "overwrite=true"]
+    command += [f'run.dir="{cell.folder(runs)}"', "run.progress=false", "run.rollouts_every=0", "overwrite=true"]
     command += [*overrides, *cell.overrides]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
