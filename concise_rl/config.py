@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import BooleanNode, DictConfig, FloatNode, IntegerNode, OmegaConf, StringNode
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from concise_rl.advantages import ADVANTAGES, Advantage
@@ -103,9 +104,10 @@ def register() -> None:
     }
     schemas |= {"method": OmegaConf.structured(Method), "model": OmegaConf.structured(Model)}
     schemas |= {"evaluation": OmegaConf.structured(Evaluation), "guard": OmegaConf.structured(Guard)}
-    store.store(name="schemas", node=schemas)
+    common = {"system_prompt": StringNode(None), "verify_deadline_seconds": FloatNode(5.0)}
+    store.store(name="schemas", node=OmegaConf.create(schemas | common | _run_schema()))
     evaluated = {kind: schemas[kind] for kind in ("verifier", "model", "evaluation")}
-    store.store(name="evaluation_schemas", node=evaluated)
+    store.store(name="evaluation_schemas", node=OmegaConf.create(evaluated | common))
     groups: dict[str, Mapping[str, Any]] = {
         "data": DATA_SOURCES,
         "benchmark": BENCHMARK_SOURCES,
@@ -119,6 +121,20 @@ def register() -> None:
     for group, nodes in groups.items():
         for name, node in nodes.items():
             store.store(group=group, name=name, node=node)
+
+
+def _run_schema() -> dict[str, Any]:
+    """Types of what a run has besides its components, so that `seed=one` is refused before anything is loaded."""
+    run = {"dir": StringNode(""), "progress": BooleanNode(True), "rollouts_every": IntegerNode(1)}
+    return {
+        "seed": IntegerNode(0),
+        "resume": StringNode("never"),
+        "overwrite": BooleanNode(False),
+        "truncated": StringNode("as_is"),
+        "zero_variance": StringNode("keep"),
+        "refill_rounds": IntegerNode(3),
+        "run": OmegaConf.create(run),
+    }
 
 
 def _defaults(component: type) -> dict[str, Any]:
@@ -139,7 +155,6 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
 
     register()
     running = GlobalHydra.instance().is_initialized()
@@ -147,7 +162,26 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
         with nullcontext() if running else initialize_config_dir(str(RECIPES), version_base="1.3"):
             return hydra_compose(config_name, overrides=open_foreign(overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(one_line(error.__cause__ or error)) from error
+        raise UserError(explain(error)) from error
+
+
+def explain(error: Exception) -> str:
+    """Why Hydra or OmegaConf refuses a configuration: in one line, with the override and the remedy."""
+    cause = error.__cause__ or error
+    if isinstance(error, OverrideParseException):
+        name = error.override.partition("=")[0]
+        return (
+            f"{error.override} is not read as name=value: quote a value that holds = , [ ] {{ }} or blanks, twice for "
+            f"the shell: '{name}=\"...\"'"
+        )
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"{group}={name} is not known{closest(name, error.options)}"
+    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        if isinstance(cause, AttributeError | KeyError) and OmegaConf.is_dict(cause.parent_node):
+            return f"{cause.full_key} is not known{closest(str(cause.key), cause.parent_node)}"
+        return f"{cause.full_key}: {one_line(cause).partition(' full_key:')[0]}"
+    return one_line(cause)
 
 
 OPEN = re.compile(r"trainer\.|(data\.config|benchmark\.config|backend\.engine)[.=]")
@@ -257,11 +291,26 @@ def trainer_fields(config: DictConfig) -> dict[str, Any]:
     for name in fields:
         if name not in known:
             raise UserError(f"trainer.{name!s} is no field of trl.GRPOConfig{closest(str(name), known)}")
+    check_types(fields, get_type_hints(ConciseConfig))
     if fields.get("num_generations", 8) < 2:
         raise UserError(
             f"trainer.num_generations={fields['num_generations']}: a group needs at least 2 completions to compare"
         )
     return {str(name): value for name, value in fields.items()}
+
+
+def check_types(fields: Mapping[Any, Any], hints: Mapping[str, Any]) -> None:
+    """Refuse a text or a number where the trainer's field has another type; GRPOConfig itself looks at few of them.
+
+    Raises:
+        UserError: the first such field, with its value.
+    """
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "null"}
+    for name, value in fields.items():
+        kinds = set(get_args(hints[name])) or {hints[name]}
+        if kinds <= words.keys() and not (type(value) in kinds or (type(value) is int and float in kinds)):
+            shown = " or ".join(text for kind, text in words.items() if kind in kinds)
+            raise UserError(f"trainer.{name}={value!r} must be {shown}")
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from concise_rl import config as configuration
 from concise_rl.data import DataSource, Prompt
 from concise_rl.errors import UserError
-from concise_rl.train import guarded, quiet_libraries
+from concise_rl.train import quiet_libraries, through_hydra
 from concise_rl.verifiers import Verifier
 
 if TYPE_CHECKING:
@@ -37,9 +36,7 @@ class Task:
 
 def main() -> None:
     """Hydra's entry: overrides on the command line."""
-    configuration.register()
-    sys.argv[1:] = configuration.open_foreign(sys.argv[1:])
-    hydra.main(version_base="1.3", config_path=str(configuration.RECIPES), config_name="eval")(guarded(run))()
+    through_hydra(run, "eval")
 
 
 def run(config: DictConfig) -> None:

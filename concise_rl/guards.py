@@ -24,16 +24,34 @@ MAX_ROLLBACKS = 2
 class SkipNonFinite(TrainerCallback):
     """Drops the gradient of a step where any of it is not finite, so that the optimizer leaves weights and moments be.
 
-    DeepSpeed keeps gradients to itself and skips such steps by itself under fp16; there this guard sees nothing.
+    DeepSpeed keeps gradients to itself and skips such a step by itself, before any callback: it is asked how many it
+    skipped.
+
+    Args:
+        limit: so many such steps in a row end the run.
+        record: takes `skipped_steps` for the step's log.
+        engine: the model as training calls it; DeepSpeed's has `skipped_steps`.
     """
 
-    def __init__(self, limit: int, record: Callable[[str, float], None]) -> None:
-        self.limit, self.record = limit, record
+    def __init__(
+        self, limit: int, record: Callable[[str, float], None], engine: Callable[[], Any] = lambda: None
+    ) -> None:
+        self.limit, self.record, self.engine = limit, record, engine
         self.in_a_row = 0
+        self.skipped_by_engine: int | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.skipped_by_engine = getattr(self.engine(), "skipped_steps", None)
+
+    def _finite(self, model: Any) -> bool:
+        if self.skipped_by_engine is not None:
+            before, self.skipped_by_engine = self.skipped_by_engine, self.engine().skipped_steps
+            return self.skipped_by_engine == before
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        return not gradients or bool(torch.isfinite(torch.stack([g.sum() for g in gradients])).all())
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        finite = not gradients or bool(torch.isfinite(torch.stack([g.sum() for g in gradients])).all())
+        finite = self._finite(model)
         self.record("skipped_steps", 0.0 if finite else 1.0)
         self.in_a_row = 0 if finite else self.in_a_row + 1
         if finite:

@@ -17,8 +17,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from concise_rl import checkpoint
 from concise_rl import config as configuration
@@ -37,9 +39,21 @@ RUN_FILES = (
 
 def main() -> None:
     """Hydra's entry: overrides on the command line, `-m` for sweeps."""
+    through_hydra(run, "train")
+
+
+def through_hydra(task: Callable[[DictConfig], None], config_name: str) -> None:
+    """Run a task on what the command line composes; an override that is refused is one line and exit code 2."""
     configuration.register()
     sys.argv[1:] = configuration.open_foreign(sys.argv[1:])
-    hydra.main(version_base="1.3", config_path=str(configuration.RECIPES), config_name="train")(guarded(run))()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print errors itself, several lines each
+    try:
+        hydra.main(version_base="1.3", config_path=str(configuration.RECIPES), config_name=config_name)(guarded(task))()
+    except (HydraException, OmegaConfBaseException) as error:
+        if os.environ.get("CONCISE_RL_TRACEBACK"):
+            raise
+        sys.stderr.write(f"error: {configuration.explain(error)}\n")
+        sys.exit(2)
 
 
 def guarded(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
@@ -172,6 +186,8 @@ def train_guarded(
     folder, halvings = Path(args.output_dir), None
     while True:
         trainer = build_trainer(config, args, held.pop(), tokenizer, prompts, sinks=session.sinks)
+        if halvings is None:
+            warn_of_idle_history(trainer, session.warn)
         trainer.remove_callback(PrinterCallback)
         collapse, preemption = watch(trainer, guard, session.warn, earlier=session.metrics(), halvings=halvings)
         trainer.train(resume_from_checkpoint=str(start) if start else None)
@@ -190,6 +206,19 @@ def train_guarded(
         del trainer, collapse, preemption
         gc.collect()
         held.append(load_model(config.model))
+
+
+def warn_of_idle_history(trainer: Any, warn: Callable[[str], None]) -> None:
+    """Tell when a shaper that compares with a prompt's earlier answers will never see a prompt again."""
+    from concise_rl.history import History
+
+    names = [type(shaper).__name__ for shaper in trainer.shaper.shapers if isinstance(shaper.init(), History)]
+    visits = trainer.visits_per_prompt()
+    if names and visits <= 1:
+        warn(
+            f"{names[0]} compares with a prompt's earlier answers, but this run draws {visits:.0%} of its prompts, "
+            "none twice, so it changes nothing: raise trainer.max_steps, or train on fewer problems"
+        )
 
 
 def go_back(folder: Path, until: int, session: Any) -> Path | None:
@@ -253,7 +282,7 @@ def watch(
 
     collapse = WatchCollapse(guard, warn, earlier=on_every_rank(earlier)[0])
     preemption = SaveOnTerm(lambda here: any(on_every_rank(here)))
-    callbacks = [SkipNonFinite(guard.nonfinite_steps, record), collapse, preemption]
+    callbacks = [SkipNonFinite(guard.nonfinite_steps, record, lambda: trainer.model_wrapped), collapse, preemption]
     if guard.action is Action.rollback:
         callbacks.append(LowerRate(halvings, record))
     for callback in callbacks:

@@ -130,6 +130,16 @@ class ConciseTrainer(ResumableTrainer):
                 f"one generation: a resumed run would differ; use a multiple of {window}"
             )
 
+    def visits_per_prompt(self) -> float:
+        """How often the whole run draws each prompt, on average."""
+        args = self.args
+        if args.max_steps <= 0:
+            return float(args.num_train_epochs)
+        generations = (
+            args.max_steps * args.gradient_accumulation_steps / args.steps_per_generation / self.num_iterations
+        )
+        return generations * args.generation_batch_size / args.num_generations / len(self.train_dataset)
+
     # -- rollouts ---------------------------------------------------------------------------------------------------
 
     def _generate(self, prompts: list) -> tuple:

@@ -38,8 +38,16 @@ def test_help_imports_nothing_heavy():
     ("arguments", "code", "message"),
     [
         (["trian"], 2, "there is no command 'trian'; did you mean train?"),
-        (["train", "method=hapoo"], 1, "Could not find 'method/hapoo'"),
-        (["train", "shaper.hapo.wieght=1"], 1, "Key 'wieght' not in 'Hapo'"),
+        (["train", "method=hapoo"], 2, "error: method=hapoo is not known; did you mean hapo?"),
+        (["train", "shaper.hapo.wieght=1"], 2, "error: shaper.hapo.wieght is not known; did you mean weight?"),
+        (["train", "shaper.hapo.weight=much"], 2, "error: shaper.hapo.weight: Value 'much'"),
+        (["train", "run.dir=runs/lr=1e-6"], 2, "error: run.dir=runs/lr=1e-6 is not read as name=value: quote"),
+        (["train", "seed=one"], 2, "error: seed: Value 'one'"),
+        (
+            ["train", "trainer.learning_rate=small", "run.dir={out}"],
+            2,
+            "trainer.learning_rate='small' must be a number",
+        ),
         (["train", "trainer.learning_rat=1", "run.dir={out}"], 2, "did you mean learning_rate?"),
         (["train", "model.path=nowhere/at_all", "run.dir={out}"], 2, "model.path=nowhere/at_all cannot be loaded"),
         (["train", "trainer.num_generations=1", "run.dir={out}"], 2, "a group needs at least 2 completions"),

@@ -236,7 +236,7 @@ def test_constants_are_those_of_the_code_they_describe():
     [
         (["hardware=h100"], "did you mean h100x8?"),
         (["layout=zero4"], "layout=zero4 is not known; did you mean zero"),
-        (["model=qwen9"], "Could not find 'model/qwen9'"),
+        (["model=qwen9"], "model=qwen9 is not known; did you mean qwen"),
         (["model=hf", "model.path=some/model"], "its dimensions are not known here"),
         (["steps=many"], "steps=many: give a positive whole number"),
         (["price=-1"], "price=-1: give a positive number"),

@@ -75,7 +75,7 @@ def test_several_benchmarks_keep_their_own_settings(tmp_path):
         (["benchmarks=[gsm8k]", "benchmark=svamp"], "benchmark=svamp and benchmarks= are both given"),
         (["benchmarks=[gsm8k]", "benchmark.seed=1"], "benchmark.seed=1 and benchmarks= are both given"),
         (["benchmarks=[gsm8k,gsm8k]"], "names gsm8k twice"),
-        (["benchmarks=[gsm9k]"], "Could not find 'benchmark/gsm9k'"),
+        (["benchmarks=[gsm9k]"], "benchmark=gsm9k is not known; did you mean gsm8k"),
         (["benchmarks=[{path: x}]"], "write a name"),
         (["benchmarks=[{benchmark: gsm8k, pth: x}]"], "has no field 'pth'; did you mean path?"),
         (["benchmark=file"], "benchmark.path is empty"),

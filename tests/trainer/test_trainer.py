@@ -13,6 +13,7 @@ from concise_rl.errors import UserError
 from concise_rl.history import History
 from concise_rl.loading import load_model, lora
 from concise_rl.shapers import Shaped, StatelessShaper
+from concise_rl.train import warn_of_idle_history
 from concise_rl.trainer import ConciseTrainer
 
 
@@ -29,6 +30,17 @@ def test_every_method_trains_a_step(make_trainer, method):
     credited = any(bool((r.credit != 0).any()) for r in seen.records)
     moved = any(not torch.equal(w, start[name]) for name, w in trainer.model.state_dict().items())
     assert moved == credited
+
+
+@pytest.mark.parametrize(("method", "prompts", "told"), [("hapo", 4, False), ("hapo", 16, True), ("grpo", 16, False)])
+def test_a_history_that_never_acts_is_told(make_trainer, method, prompts, told):
+    said: list[str] = []
+    trainer, _ = make_trainer(f"method={method}")
+    trainer.train_dataset = trainer.train_dataset.select(range(prompts))
+    assert trainer.visits_per_prompt() == 2 * 4 / prompts, "two steps of four prompts"
+    warn_of_idle_history(trainer, said.append)
+    assert bool(said) == told
+    assert not told or said[0].startswith("Hapo compares with a prompt's earlier answers, but this run draws 50%")
 
 
 @pytest.mark.parametrize(("method", "passes"), [("hapo", 0), ("canon_length", 0), ("pear", 1), ("canon_entropy", 1)])

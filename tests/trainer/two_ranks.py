@@ -1,6 +1,6 @@
 """Trains some steps on rollouts that depend on the row alone, not on the rank that samples it; writes what came of it.
 
-Run by ranks.py under one process and under two.
+Run by ranks.py under one process and under two. `poison=STEP` makes that step's loss infinite.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import torch
 from accelerate import PartialState
 
 from concise_rl import checkpoint
-from concise_rl.config import compose, trainer_fields
+from concise_rl.config import compose, guard_of, trainer_fields
 from concise_rl.data import ChainSum
 from concise_rl.data.chain_sum import answer, running_sum
 from concise_rl.loading import load_model, load_tokenizer
 from concise_rl.reporting.run_log import step_to_json
-from concise_rl.train import build_trainer
+from concise_rl.train import build_trainer, watch
 from concise_rl.trainer import ConciseConfig, ConciseTrainer
 
 
@@ -40,16 +40,23 @@ class RowSampler(ConciseTrainer):
             )
         return completions, None
 
+    poison = -1
+
+    def _loss_and_logs(self, *args):
+        loss, logs = super()._loss_and_logs(*args)
+        return loss * (float("inf") if self.state.global_step == self.poison else 1), logs
+
 
 class Sink:
     def __init__(self) -> None:
         self.lines: list[dict] = []
+        self.metrics: list[dict] = []
 
     def on_rollouts(self, record):
         self.lines.append(step_to_json(record))
 
     def on_metrics(self, step, metrics):
-        pass
+        self.metrics.append(metrics)
 
 
 def skip_compiled_collectives() -> None:
@@ -62,6 +69,9 @@ def skip_compiled_collectives() -> None:
 
 def main() -> None:
     out, method, *overrides = sys.argv[1:]
+    poison = [override for override in overrides if override.startswith("poison=")]
+    overrides = [override for override in overrides if override not in poison]
+    RowSampler.poison = int(poison[0].removeprefix("poison=")) if poison else -1
     skip_compiled_collectives()
     torch.set_num_threads(1)
     composed = compose(
@@ -78,6 +88,7 @@ def main() -> None:
     args = ConciseConfig(output_dir=out, **trainer_fields(composed))
     prompts = ChainSum().load("train")
     trainer = build_trainer(composed, args, model, tokenizer, prompts, kind=RowSampler, sinks=[sink])
+    watch(trainer, guard_of(composed), print)
     trainer.train(None if composed.resume == "never" else composed.resume)
     own = trainer.shaper_state
     folder = Path(out) / f"rank{PartialState().process_index}"
@@ -85,6 +96,7 @@ def main() -> None:
     checkpoint.save_state(folder, {"shaper": own}, {})
     if PartialState().is_main_process:
         (Path(out) / "steps.json").write_text(json.dumps(sink.lines))
+        (Path(out) / "metrics.json").write_text(json.dumps(sink.metrics))
 
 
 if __name__ == "__main__":
