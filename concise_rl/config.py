@@ -1,4 +1,4 @@
-"""From Hydra's composed configuration to configured objects; with `train.py` and `evaluating.py` the only Hydra files.
+"""From Hydra's composed configuration to configured objects; with `entry.py` and its tasks the only Hydra files.
 
 A component's class is its schema: every shaper, advantage, verifier and data source is registered here by its name,
 so that `shaper.hapo.weight=0.5` is type-checked when the configuration is composed.

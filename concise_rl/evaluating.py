@@ -14,8 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from concise_rl import config as configuration
 from concise_rl.data import DataSource, Prompt
+from concise_rl.entry import through_hydra
 from concise_rl.errors import UserError
-from concise_rl.train import quiet_libraries, through_hydra
+from concise_rl.train import quiet_libraries
 from concise_rl.verifiers import Verifier
 
 if TYPE_CHECKING:
