@@ -153,14 +153,14 @@ def plot_settings(rows: Sequence[Row], path: Path) -> None:
     for panel, method in zip(panels, methods, strict=False):
         own = [row for row in rows if row["method"] == method]
         panel.plot([r["mean_tokens"] for r in own], [100 * r["accuracy"] for r in own], color=GREY, linewidth=0.8)
-        for r in own:
+        for place, r in enumerate(sorted(own, key=lambda row: -row["accuracy"])):
             x, y = r["mean_tokens"], 100 * r["accuracy"]
             (left, right), (low, high) = r["mean_tokens_interval"], (100 * v for v in r["accuracy_interval"])
             color = BLUE if r["setting"] else ORANGE
             panel.errorbar(
                 *(x, y, [[y - low], [high - y]], [[x - left], [right - x]]), fmt="o", color=color, ecolor=(color, 0.35)
             )
-            panel.annotate(r["value"], (x, y), textcoords="offset points", xytext=(5, 5), fontsize=8)
+            panel.annotate(r["value"], (x, y), textcoords="offset points", xytext=(6, 8 - 11 * place), fontsize=8)
         panel.set_title(f"{method}: {own[0]['coefficient']}", fontsize=9)
         panel.grid(alpha=0.3)
     for panel in panels[len(methods) :]:

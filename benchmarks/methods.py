@@ -1,6 +1,6 @@
 """Every method at one budget on three tasks, and its main coefficient at three values: the leaderboard of docs/results.
 
-    python benchmarks/methods.py                         # about three hours on two cores
+    python benchmarks/methods.py                         # two to three hours on two cores
     python benchmarks/methods.py --minutes 30            # starts no cell after that; the next call goes on
     python benchmarks/methods.py --table                 # trains nothing: the pages from the cells that are there
     python benchmarks/methods.py --tasks chain_sum --methods grpo hapo --seeds 0 --steps 20 --runs /tmp/t --out /tmp/t
