@@ -131,12 +131,13 @@ def findings(page: Path) -> str:
 
 
 def write(rows: Sequence[Row], stem: Path) -> None:
-    """The rows as `stem.json` and `stem.csv`."""
-    stem.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
+    """The rows as `stem.json` and `stem.csv`, without the model before training, which is alike in all."""
+    kept = [{key: value for key, value in row.items() if key != "before"} for row in rows]
+    stem.with_suffix(".json").write_text(json.dumps(kept, indent=1) + "\n")
     with stem.with_suffix(".csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, [key for key in rows[0] if key != "before"], extrasaction="ignore")
+        writer = csv.DictWriter(file, list(kept[0]))
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(kept)
 
 
 def plot_settings(rows: Sequence[Row], path: Path) -> None:

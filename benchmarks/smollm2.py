@@ -46,8 +46,11 @@ def table(rows: Sequence[Row]) -> list[str]:
     """Before training, and each method after it."""
     lines = ["| | seeds | accuracy, % | tokens | cut at the limit, % | accuracy, points | tokens, % | AES | s |"]
     lines.append("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
-    for name, row, change in (("before training", rows[0]["before"], False), *((name_of(r), r, True) for r in rows)):
-        cells = [name, str(row["seeds"]) if change else "", with_interval(row, "accuracy", ".1f", 100)]
+    for shown, row, change in (
+        ("before training", rows[0]["before"], False),
+        *((name(r["method"], r["setting"]), r, True) for r in rows),
+    ):
+        cells = [shown, str(row["seeds"]) if change else "", with_interval(row, "accuracy", ".1f", 100)]
         cells += [with_interval(row, "mean_tokens", ".1f"), f"{100 * row['truncated_frac']:.1f}"]
         if change:
             cells += [with_interval(row, "accuracy_points", "+.1f"), with_interval(row, "tokens_percent", "+.0f")]
@@ -56,13 +59,9 @@ def table(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def name_of(row: Row) -> str:
-    """The method, and what differs from its recipe."""
-    return " ".join(filter(None, (row["method"], row["setting"])))
-
-
-def named(cell: Cell) -> str:
-    return str(cell).removeprefix(f"{cell.task} ")
+def name(method: str, setting: str, seed: int | None = None) -> str:
+    """The method, what differs from its recipe, and the seed of one run."""
+    return " ".join(filter(None, (method, setting, "" if seed is None else f"seed {seed}")))
 
 
 def learning(cells: Sequence[Cell], runs: Path, every: int = 2) -> list[str]:
@@ -70,7 +69,10 @@ def learning(cells: Sequence[Cell], runs: Path, every: int = 2) -> list[str]:
     logs = [
         [json.loads(line) for line in (cell.folder(runs) / "metrics.jsonl").read_text().splitlines()] for cell in cells
     ]
-    lines = [f"| step | {' | '.join(map(named, cells))} |", "|--:|" + "---|" * len(cells)]
+    lines = [
+        f"| step | {' | '.join(name(c.method, c.setting, c.seed) for c in cells)} |",
+        "|--:|" + "---|" * len(cells),
+    ]
     for k in range(0, min(map(len, logs)), every):
         values = [
             f"{100 * log[k]['accuracy']:.0f} / {log[k]['mean_tokens']:.1f} / {100 * log[k]['zero_credit_frac']:.0f}"
@@ -83,15 +85,17 @@ def learning(cells: Sequence[Cell], runs: Path, every: int = 2) -> list[str]:
 def examples(cells: Sequence[Cell], runs: Path, problems: int = 3) -> list[str]:
     """The first sample of some problems, before and after each run."""
     sides = [("before", Evaluation.load(cells[0].folder(runs) / "evaluation-before.jsonl"))]
-    sides += [(named(cell), Evaluation.load(cell.folder(runs) / "evaluation-after.jsonl")) for cell in cells]
+    sides += [
+        (name(c.method, c.setting, c.seed), Evaluation.load(c.folder(runs) / "evaluation-after.jsonl")) for c in cells
+    ]
     asked = [row for row in sides[0][1].rows if row.sample == 0][:problems]
     lines = ["| problem | | answer | tokens | |", "|---|---|---|--:|---|"]
     for problem in asked:
-        for name, evaluation in sides:
+        for side, evaluation in sides:
             row = next(row for row in evaluation.rows if row.key == problem.key)
             text = " ".join(row.completion.split()).replace("|", "\\|")
             question = problem.prompt.rpartition("user\n")[2].partition("<|im_end|>")[0]
-            lines.append(f"| {question} | {name} | {text} | {row.length} | {'right' if row.correct else ''} |")
+            lines.append(f"| {question} | {side} | {text} | {row.length} | {'right' if row.correct else ''} |")
     return lines
 
 
@@ -107,7 +111,7 @@ def against(cells: Sequence[Cell], runs: Path) -> list[str]:
                 for side in own
             )
             found = difference(before, after)
-            names = (" ".join(filter(None, name)) for name in zip(("GRPO", "HAPO"), pair, strict=True))
+            names = (name(*kind) for kind in zip(("GRPO", "HAPO"), pair, strict=True))
             lines.append(
                 f"- {' -> '.join(names)}, paired by problem, seeds {', '.join(map(str, seeds))}: tokens "
                 f"{with_interval(found, 'tokens_percent', '+.0f')} %, accuracy "

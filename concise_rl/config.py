@@ -104,7 +104,7 @@ def register() -> None:
     }
     schemas |= {"method": OmegaConf.structured(Method), "model": OmegaConf.structured(Model)}
     schemas |= {"evaluation": OmegaConf.structured(Evaluation), "guard": OmegaConf.structured(Guard)}
-    common = {"system_prompt": StringNode(None), "verify_deadline_seconds": FloatNode(5.0)}
+    common = {"system_prompt": StringNode(None), "verify_deadline_seconds": FloatNode("???")}
     store.store(name="schemas", node=OmegaConf.create(schemas | common | _run_schema()))
     evaluated = {kind: schemas[kind] for kind in ("verifier", "model", "evaluation")}
     store.store(name="evaluation_schemas", node=OmegaConf.create(evaluated | common))
@@ -124,15 +124,18 @@ def register() -> None:
 
 
 def _run_schema() -> dict[str, Any]:
-    """Types of what a run has besides its components, so that `seed=one` is refused before anything is loaded."""
-    run = {"dir": StringNode(""), "progress": BooleanNode(True), "rollouts_every": IntegerNode(1)}
+    """Types of what a run has besides its components, so that `seed=one` is refused before anything is loaded.
+
+    The values are those of recipes/train.yaml.
+    """
+    run = {"dir": StringNode("???"), "progress": BooleanNode("???"), "rollouts_every": IntegerNode("???")}
     return {
-        "seed": IntegerNode(0),
-        "resume": StringNode("never"),
-        "overwrite": BooleanNode(False),
-        "truncated": StringNode("as_is"),
-        "zero_variance": StringNode("keep"),
-        "refill_rounds": IntegerNode(3),
+        "seed": IntegerNode("???"),
+        "resume": StringNode("???"),
+        "overwrite": BooleanNode("???"),
+        "truncated": StringNode("???"),
+        "zero_variance": StringNode("???"),
+        "refill_rounds": IntegerNode("???"),
         "run": OmegaConf.create(run),
     }
 

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 import hydra
 from hydra.errors import HydraException
@@ -26,8 +27,15 @@ def through_hydra(task: Callable[[DictConfig], None], config_name: str) -> None:
     except (HydraException, OmegaConfBaseException) as error:
         if os.environ.get("CONCISE_RL_TRACEBACK"):
             raise
-        sys.stderr.write(f"error: {configuration.explain(error)}\n")
-        sys.exit(2)
+        refuse(configuration.explain(error))
+
+
+def refuse(message: str) -> NoReturn:
+    """Say what a person can mend, in one line, and exit with 2."""
+    from concise_rl.reporting.summary import printable  # a file or a server may have put anything into it
+
+    sys.stderr.write(f"error: {printable(message)}\n")
+    sys.exit(2)
 
 
 def guarded(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
@@ -39,10 +47,7 @@ def guarded(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
         except (ValueError, OSError, ImportError) as error:
             if os.environ.get("CONCISE_RL_TRACEBACK"):
                 raise
-            from concise_rl.reporting.summary import printable  # a file or a server may have put anything into it
-
-            sys.stderr.write(f"error: {printable(configuration.one_line(error))}\n")
-            sys.exit(2)
+            refuse(configuration.one_line(error))
         except RuntimeError as error:
             leave_lost_rank(error)
             raise
