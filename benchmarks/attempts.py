@@ -47,7 +47,7 @@ class Attempt:
                 self.pid = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True).pid
 
     def _child(self, arguments: list[str]) -> None:
-        from concise_rl import train
+        from concise_rl.commands import train
 
         code = 70
         try:
@@ -135,7 +135,7 @@ def logged_steps(folder: Path) -> int:
 
 
 def saved_step(folder: Path) -> int:
-    from concise_rl import checkpoint
+    from concise_rl.engine import checkpoint
 
     newest = checkpoint.newest_complete(folder, lambda _: None)
     return checkpoint.step_of(newest) if newest else 0

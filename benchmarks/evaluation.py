@@ -23,11 +23,11 @@ from typing import Any
 import torch
 
 from concise_rl.data import Prompt
-from concise_rl.data.chain_sum import ChainSum
 from concise_rl.evaluation import evaluate
 from concise_rl.evaluation.evaluate import render_text
-from concise_rl.loading import load_model, load_tokenizer, spread
-from concise_rl.sampling import left_pad
+from concise_rl.model.loading import load_model, load_tokenizer, spread
+from concise_rl.model.sampling import left_pad
+from concise_rl.testbeds.chain_sum import ChainSum
 from concise_rl.verifiers import FinalNumber
 
 BATCH_ROWS = 128

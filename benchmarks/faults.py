@@ -208,7 +208,7 @@ def kill_table(kills: Sequence[Kill]) -> list[str]:
 
 def import_everything(folder: Path) -> None:
     """Import what a run imports, so that no child has to: one tells which modules it had at its end."""
-    from concise_rl import train
+    from concise_rl.commands import train
 
     names, stop = folder / "modules.json", train.main
 

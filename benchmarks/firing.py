@@ -19,19 +19,21 @@ import numpy as np
 
 from benchmarks.hostile import CLICK, GOLD, NAMES, Hostile
 from benchmarks.leaks import page_faults, terminal
-from concise_rl.advantages import ADVANTAGES, Canon, DifficultyWeighted, GroupRelative, LeaveOneOut, SignSafe
-from concise_rl.advantages.base import check_credit
 from concise_rl.assets import TINY
+from concise_rl.engine.collect import collect
 from concise_rl.evaluation import Evaluation, EvaluationRow
 from concise_rl.evaluation.judge import repetition
 from concise_rl.evaluation.yap import yap_summary
+from concise_rl.methods.advantages import ADVANTAGES, Canon, DifficultyWeighted, GroupRelative, LeaveOneOut, SignSafe
+from concise_rl.methods.advantages.base import check_credit
+from concise_rl.methods.metrics import step_metrics
+from concise_rl.methods.shapers import SHAPERS, Cosine, Dars, Hapo, KimiLength, Overlong, Pear, Plain
+from concise_rl.methods.shapers.base import check_reward
 from concise_rl.reporting.compare import compare
 from concise_rl.reporting.html import write_report
 from concise_rl.reporting.run_log import RunLog
 from concise_rl.reporting.summary import Answer, CompletionPair
-from concise_rl.rollout import LocalRollout, StepRecord, TokenVocabulary, collect, step_metrics
-from concise_rl.shapers import SHAPERS, Cosine, Dars, Hapo, KimiLength, Overlong, Pear, Plain
-from concise_rl.shapers.base import check_reward
+from concise_rl.rollouts import LocalRollout, StepRecord, TokenVocabulary
 from concise_rl.verifiers import VERIFIERS, Verdict, verify_many
 
 GROUP_SIZE = 8

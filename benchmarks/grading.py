@@ -26,9 +26,9 @@ from collections.abc import Iterator
 from itertools import combinations, cycle, islice
 from pathlib import Path
 
-from concise_rl import config
+from concise_rl.commands import config
+from concise_rl.commands.evaluate import Task, planned
 from concise_rl.data import Prompt
-from concise_rl.evaluating import Task, planned
 from concise_rl.verifiers import FinalNumber, MathAnswer
 
 MAWPS = ["benchmark.question_column=input", "benchmark.answer_column=target"]

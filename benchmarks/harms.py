@@ -17,7 +17,7 @@ from typing import Any
 
 from attempts import Attempt, outcome
 
-from concise_rl import checkpoint
+from concise_rl.engine import checkpoint
 
 
 @dataclass

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from concise_rl.checkpoint import load_state, save_state
 from concise_rl.data.base import content_key
-from concise_rl.history import History
+from concise_rl.engine.checkpoint import load_state, save_state
+from concise_rl.methods.history import History
 
 ROWS = 1000
 REPEATS = 200

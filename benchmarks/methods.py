@@ -25,7 +25,7 @@ from benchmarks import leaderboard
 from benchmarks.cells import ROOT, Cell, processor, train_all
 from benchmarks.leaderboard import Oracle, Row, row_of
 from benchmarks.reasoners import REASONERS, prepare
-from concise_rl.config import method_names
+from concise_rl.commands.config import method_names
 from concise_rl.evaluation import EvaluationRow
 from concise_rl.reporting.plots import plot_methods
 

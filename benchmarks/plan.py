@@ -51,11 +51,11 @@ def measure(overrides: list[str]) -> tuple[dict[str, float], int]:
 
 def run(overrides: list[str], found: dict[str, float], start: float) -> int:
     """Train as `concise-rl train` does, and take what each phase took; returns the last step's prompt tokens."""
-    from concise_rl.config import compose, trainer_fields
-    from concise_rl.data import ChainSum
-    from concise_rl.loading import load_model, load_tokenizer
-    from concise_rl.train import build_trainer
-    from concise_rl.trainer import ConciseConfig
+    from concise_rl.commands.config import compose, trainer_fields
+    from concise_rl.commands.train import build_trainer
+    from concise_rl.engine.trainer import ConciseConfig
+    from concise_rl.model.loading import load_model, load_tokenizer
+    from concise_rl.testbeds import ChainSum
 
     composed = compose(overrides)
     model, tokenizer = load_model(composed.model), load_tokenizer(composed.model)

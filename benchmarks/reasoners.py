@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from concise_rl.assets import TINY
 from concise_rl.data import ReasoningGym
 from concise_rl.errors import UserError
-from concise_rl.warmup import Trace, WarmupConfig, run_warmup, with_rechecks
+from concise_rl.testbeds.warmup import Trace, WarmupConfig, run_warmup, with_rechecks
 
 TRAIN_SIZE, TEST_SIZE = 128, 256
 

@@ -28,11 +28,11 @@ from typing import Any
 import torch
 from trl import GRPOTrainer
 
-from concise_rl.config import compose, trainer_fields
-from concise_rl.data import ChainSum
-from concise_rl.loading import load_model, load_tokenizer
-from concise_rl.train import build_trainer
-from concise_rl.trainer import ConciseConfig, ConciseTrainer
+from concise_rl.commands.config import compose, trainer_fields
+from concise_rl.commands.train import build_trainer
+from concise_rl.engine.trainer import ConciseConfig, ConciseTrainer
+from concise_rl.model.loading import load_model, load_tokenizer
+from concise_rl.testbeds import ChainSum
 
 Inputs = dict[str, Any]
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from concise_rl.batch import RolloutBatch
-    from concise_rl.trainer import ConciseTrainer
+    from concise_rl.engine.trainer import ConciseTrainer
 
 __all__ = ["ConciseTrainer", "RolloutBatch"]
 
-_HOME = {"ConciseTrainer": "concise_rl.trainer", "RolloutBatch": "concise_rl.batch"}
+_HOME = {"ConciseTrainer": "concise_rl.engine.trainer", "RolloutBatch": "concise_rl.batch"}
 
 
 def __getattr__(name: str) -> Any:

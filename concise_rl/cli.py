@@ -69,15 +69,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def train(_: Sequence[str]) -> None:
-    from concise_rl import train
+    from concise_rl.commands import train
 
     train.main()
 
 
 def evaluate(_: Sequence[str]) -> None:
-    from concise_rl import evaluating
+    from concise_rl.commands import evaluate
 
-    evaluating.main()
+    evaluate.main()
 
 
 def replay(arguments: Sequence[str]) -> None:
@@ -88,12 +88,12 @@ def replay(arguments: Sequence[str]) -> None:
     parser.add_argument("--csv", type=Path, help="also write every row's reward and credit here")
     options = parser.parse_args(arguments)
 
-    from concise_rl import config
+    from concise_rl.commands import config
     from concise_rl.evaluation.replay import can_serve
     from concise_rl.evaluation.replay import replay as replay_batches
+    from concise_rl.methods.shapers import Compose
     from concise_rl.reporting.replay_table import show_replay, write_rows
     from concise_rl.reporting.run_log import read_rollouts
-    from concise_rl.shapers import Compose
 
     overrides = [item for item in options.methods if "=" in item]
     names = [item for item in options.methods if "=" not in item]
@@ -121,7 +121,7 @@ def methods(arguments: Sequence[str]) -> None:
 
     import json
 
-    from concise_rl import config
+    from concise_rl.commands import config
     from concise_rl.reporting.methods_table import method_entry, methods_markdown, show_methods
 
     names = config.method_names()
@@ -213,7 +213,7 @@ def warmup(arguments: Sequence[str]) -> None:
 
     import logging
 
-    from concise_rl.warmup import make_embedded
+    from concise_rl.testbeds.warmup import make_embedded
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     metrics = make_embedded(options.out, options.seed)

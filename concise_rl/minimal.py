@@ -16,15 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from concise_rl.advantages import ADVANTAGES, Advantage
 from concise_rl.batch import RolloutBatch
 from concise_rl.data import Prompt, render
-from concise_rl.groups import judge, leave_out
+from concise_rl.engine.collect import collect
+from concise_rl.engine.groups import judge, leave_out
+from concise_rl.methods.advantages import ADVANTAGES, Advantage
+from concise_rl.methods.metrics import step_metrics
+from concise_rl.methods.shapers import SHAPERS, Shaper
+from concise_rl.methods.shapers.base import State
+from concise_rl.model.sampling import sample_tokens
 from concise_rl.options import Teaching, Truncated, ZeroVariance
-from concise_rl.rollout import LocalRollout, TokenVocabulary, collect, step_metrics
-from concise_rl.sampling import sample_tokens
-from concise_rl.shapers import SHAPERS, Shaper
-from concise_rl.shapers.base import State
+from concise_rl.rollouts import LocalRollout, TokenVocabulary
 from concise_rl.verifiers import Verifier
 
 
@@ -134,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from concise_rl.assets import TINY
-    from concise_rl.data import ChainSum
+    from concise_rl.testbeds import ChainSum
     from concise_rl.verifiers import VERIFIERS
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])

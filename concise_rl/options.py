@@ -32,7 +32,7 @@ def choose(field: str, kind: type[E], value: E | str) -> E:
 
 
 class Truncated(str, Enum):
-    """What a completion is that the token limit cut off before its end; `concise_rl.groups` applies it.
+    """What a completion is that the token limit cut off before its end; `concise_rl.engine.groups` applies it.
 
     - `wrong`: a wrong answer, whatever its text says: `correct` is False and the reward is the one that the verifier
       gives to an empty completion. It counts everywhere.
@@ -47,7 +47,7 @@ class Truncated(str, Enum):
 
 
 class ZeroVariance(str, Enum):
-    """What becomes of a group whose rows that count all have one task reward; `concise_rl.groups` applies it.
+    """What becomes of a group whose rows that count all have one task reward; `concise_rl.engine.groups` applies it.
 
     - `keep`: it gets the credit that the method gives it, and its tokens count in the loss denominators.
     - `drop`: it is left out of all that learns, as if it had not been sampled.

@@ -8,7 +8,7 @@ TRAIN=(env "CUDA_VISIBLE_DEVICES=0,1,2,3"
   accelerate launch --config_file "$LAUNCH/accelerate/${LAYOUT:-zero2}.yaml" --num_processes 4
   -m concise_rl.train run=gpu8_server "${OVERRIDES[@]}")
 # The server must sample from the very model that the overrides name.
-MODEL="$("${PYTHON:-python}" -c 'import sys; from concise_rl.config import compose; print(compose(sys.argv[1:]).model.path)' \
+MODEL="$("${PYTHON:-python}" -c 'import sys; from concise_rl.commands.config import compose; print(compose(sys.argv[1:]).model.path)' \
   run=gpu8_server "${OVERRIDES[@]}")"
 SERVE=(env "CUDA_VISIBLE_DEVICES=4,5,6,7"
   trl vllm-serve --model "$MODEL" --data_parallel_size 4 --host 127.0.0.1 --port 8000)

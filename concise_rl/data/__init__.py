@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from concise_rl.data.base import DataSource, Prompt, content_key
-from concise_rl.data.chain_sum import ChainSum
 from concise_rl.data.files import Benchmark, Hub, Local
 from concise_rl.data.reasoning_gym_task import ReasoningGym
-from concise_rl.data.short_sums import ShortSums
 from concise_rl.data.templates import render
 from concise_rl.errors import DataError
 from concise_rl.verifiers.base import Verdict
 
-_MADE_HERE: dict[str, type] = {"chain_sum": ChainSum, "short_sums": ShortSums, "reasoning_gym": ReasoningGym}
-
-DATA_SOURCES: dict[str, type] = {"hub": Hub, "local": Local, **_MADE_HERE}
+DATA_SOURCES: dict[str, type] = {"hub": Hub, "local": Local, "reasoning_gym": ReasoningGym}
 """The data sources by the name that a recipe gives them."""
 
-BENCHMARK_SOURCES: dict[str, type] = {"test_set": Benchmark, **_MADE_HERE}
+BENCHMARK_SOURCES: dict[str, type] = {"test_set": Benchmark, "reasoning_gym": ReasoningGym}
 """What `benchmark=` builds on, by the name that a recipe gives it."""
 
 
@@ -62,13 +58,11 @@ __all__ = [
     "BENCHMARK_SOURCES",
     "DATA_SOURCES",
     "Benchmark",
-    "ChainSum",
     "DataSource",
     "Hub",
     "Local",
     "Prompt",
     "ReasoningGym",
-    "ShortSums",
     "check_references",
     "content_key",
     "render",

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from concise_rl.advantages.base import Advantage
 from concise_rl.batch import COLUMN_PREFIX, OPTIONAL_FIELDS, RolloutBatch
 from concise_rl.errors import UserError
-from concise_rl.rollout import step_metrics
-from concise_rl.shapers import Compose, Shaper, State, check_reward
+from concise_rl.methods.advantages.base import Advantage
+from concise_rl.methods.metrics import step_metrics
+from concise_rl.methods.shapers import Compose, Shaper, State, check_reward
 
 PARTS_PREFIX = "parts."
 
@@ -27,7 +27,7 @@ class Replay:
     Attributes:
         methods: method name to its statistics, each the mean over the steps in which it is defined:
 
-            - those of `concise_rl.rollout.step_metrics`, as the training log has them;
+            - those of `concise_rl.rollouts.step_metrics`, as the training log has them;
             - `reward_correct`, `reward_wrong`: mean shaped reward of the right and of the wrong scorable rows;
             - `mean_abs_credit`: mean |credit| over all rows;
             - `flipped_correct_frac`: the share of right scorable rows that the unshaped task reward credits above 0

@@ -28,7 +28,7 @@ class EvaluationRow:
         columns: what the data set says of the problem, JSON values.
         seed: with which it was sampled; None in files of older versions, as all that follows.
         forced: `</think>` was put there by the mode, not sampled.
-        repetition: the share of its tokens that lie in a repeated n-gram (`concise_rl.shapers.repetition_fraction`,
+        repetition: the share of its tokens that lie in a repeated n-gram (`repetition_fraction`,
             n = `REPETITION_NGRAM`); None where the tokens are not known.
         token_ids: the sampled ids, where the evaluation was asked to keep them.
     """

@@ -71,8 +71,8 @@ class Request:
         Raises:
             UserError: it does not compose, its model is unknown, or its lengths and rows do not fit together.
         """
-        from concise_rl import config
-        from concise_rl.shapers import Compose
+        from concise_rl.commands import config
+        from concise_rl.methods.shapers import Compose
 
         composed = config.compose(self.overrides)
         shapers, advantage = config.shapers_and_advantage(composed)

@@ -12,7 +12,7 @@ LAYOUTS = ("ddp", "zero2", "zero3", "zero3_offload", "fsdp2")
 """How weights, gradients and optimizer lie on the ranks; the names of `launch/accelerate`."""
 
 SCORES = frozenset({"think_entropy", "answer_entropy", "mean_entropy", "entropies", "logprobs"})
-"""Signals that cost a forward pass over what was sampled: `concise_rl.trainer.SIGNALS`, without importing TRL."""
+"""Signals that cost a forward pass over what was sampled: `engine.trainer.SIGNALS`, without importing TRL."""
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,7 @@ _TABLE = (
         "skipped steps",
         "",
         "1 where the gradient was not finite and the optimizer was not stepped, else 0",
-        "trainer, each optimizer step (concise_rl.guards)",
+        "trainer, each optimizer step (concise_rl.engine.guards)",
         "lower",
     ),
     Metric(
@@ -175,7 +175,7 @@ _TABLE = (
         "rollbacks",
         "",
         "how often the run went back to an older checkpoint, at half the learning rate; only under action=rollback",
-        "trainer, each optimizer step (concise_rl.guards)",
+        "trainer, each optimizer step (concise_rl.engine.guards)",
         "lower",
     ),
     Metric("generate_seconds", "sampling time", "s", "wall time of sampling alone", _STEP, "lower"),

@@ -19,7 +19,7 @@ from rich.text import Text
 from concise_rl.reporting.glossary import describe
 
 if TYPE_CHECKING:
-    from concise_rl.rollout import StepRecord
+    from concise_rl.rollouts import StepRecord
 
 SHOWN = {
     "accuracy": "accuracy",

@@ -21,7 +21,7 @@ from concise_rl.errors import DataError, UserError
 from concise_rl.files import append_lines, replace_text
 
 if TYPE_CHECKING:
-    from concise_rl.rollout import StepRecord
+    from concise_rl.rollouts import StepRecord
 
 METRICS_FILE = "metrics.jsonl"
 ROLLOUTS_FILE = "rollouts.jsonl"

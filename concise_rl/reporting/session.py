@@ -17,7 +17,7 @@ from concise_rl.reporting.progress import Progress
 from concise_rl.reporting.run_log import RunLog, read_metrics
 from concise_rl.reporting.summary import Answer, CompletionPair, headline, pairs_view, pick_pairs, summary_table
 from concise_rl.reporting.tracking import WandbSink
-from concise_rl.rollout import StepSink
+from concise_rl.rollouts import StepSink
 
 
 class Session:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from concise_rl.reporting.run_log import plain
 
 if TYPE_CHECKING:
-    from concise_rl.rollout import StepRecord
+    from concise_rl.rollouts import StepRecord
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 # shellcheck source=launch/common.sh
 source launch/common.sh
 
-PREEMPTED_CODE=75 # concise_rl.train.EXIT_PREEMPTED
+PREEMPTED_CODE=75 # concise_rl.commands.train.EXIT_PREEMPTED
 
 step() { # run a starter on every node; after a preemption or at the time limit, saved, the job queues again
   local command=(srun --kill-on-bad-exit=1 "$@" resume=auto "${OVERRIDES[@]}")

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from concise_rl import config
 from concise_rl.assets import TINY
-from concise_rl.data import ChainSum
+from concise_rl.commands import config
+from concise_rl.commands.evaluate import default_folder, load_backend, planned
 from concise_rl.errors import DataError, UserError
-from concise_rl.evaluating import default_folder, load_backend, planned
 from concise_rl.evaluation import Evaluation
-from concise_rl.loading import load_test
+from concise_rl.model.loading import load_test
+from concise_rl.testbeds import ChainSum
 
 ROOT = Path(__file__).parents[2]
 NEEDS_PATH = {"file", "yap"}

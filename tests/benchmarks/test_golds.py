@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from concise_rl import config
-from concise_rl.evaluating import planned
-from concise_rl.loading import spread
+from concise_rl.commands import config
+from concise_rl.commands.evaluate import planned
+from concise_rl.model.loading import spread
 
 DATA = Path(os.environ.get("CONCISE_RL_DATA", Path(__file__).parents[3] / "shared" / "data"))
 SAMPLE = 40

@@ -14,11 +14,11 @@ import pytest
 from benchmarks import cells, leaderboard, methods
 from benchmarks.cells import Cell, train_all
 from benchmarks.reasoners import REASONERS, halvings, numbered_letters
-from concise_rl import config
+from concise_rl.commands import config
 from concise_rl.data import Prompt
 from concise_rl.evaluation import Evaluation, EvaluationRow
+from concise_rl.testbeds.warmup import RECHECK, build_tokenizer
 from concise_rl.verifiers import Exact, Verdict
-from concise_rl.warmup import RECHECK, build_tokenizer
 
 
 def row(length: int, correct: bool, prompt_id: str = "p") -> EvaluationRow:

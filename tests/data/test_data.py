@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from concise_rl.data import DATA_SOURCES, ChainSum, Prompt, check_references, render
+from concise_rl.data import DATA_SOURCES, Prompt, check_references, render
 from concise_rl.errors import DataError
+from concise_rl.testbeds import ChainSum
 from concise_rl.verifiers import VERIFIERS
 from concise_rl.verifiers.base import Verdict
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from concise_rl.config import compose
+from concise_rl.commands.config import compose
 from concise_rl.data import ReasoningGym
 from concise_rl.errors import DataError, UserError
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from concise_rl.advantages.base import group_mean, zero_unscorable
 from concise_rl.batch import RolloutBatch
 from concise_rl.errors import UserError
 from concise_rl.evaluation import replay
-from concise_rl.shapers import Plain, Shaped
+from concise_rl.methods.advantages.base import group_mean, zero_unscorable
+from concise_rl.methods.shapers import Plain, Shaped
 
 
 @dataclass

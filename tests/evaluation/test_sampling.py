@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from concise_rl.cache import supports_plain_cache
 from concise_rl.errors import UserError
-from concise_rl.sampling import evaluating, pick_tokens, sample_tokens
+from concise_rl.model.cache import supports_plain_cache
+from concise_rl.model.sampling import evaluating, pick_tokens, sample_tokens
 
 from .conftest import EOS, PAD, VOCABULARY, tiny_llama
 

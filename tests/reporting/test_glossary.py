@@ -24,7 +24,7 @@ def test_no_cell_breaks_the_table() -> None:
 
 
 def test_every_metric_of_a_step_is_explained() -> None:
-    from concise_rl.rollout import step_metrics
+    from concise_rl.methods.metrics import step_metrics
 
     batch = fake_batch(0)
     logged = step_metrics(batch, batch.task_reward, torch.randn(batch.n_rows))

@@ -8,11 +8,11 @@ import io
 import pytest
 from rich.console import Console
 
-from concise_rl.advantages import GroupRelative
 from concise_rl.errors import UserError
 from concise_rl.evaluation.replay import replay
+from concise_rl.methods.advantages import GroupRelative
+from concise_rl.methods.shapers import Hapo, Plain
 from concise_rl.reporting.replay_table import replay_markdown, show_replay, write_csv, write_rows
-from concise_rl.shapers import Hapo, Plain
 
 from .fake import fake_batch
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from concise_rl.errors import UserError
 from concise_rl.evaluation.backends.base import Completion, Finished, Request, Sampling
-from concise_rl.rollout import single_token, think_length
+from concise_rl.rollouts import single_token, think_length
 
 FINGERPRINT_VALUES = 64
 """So many values of each parameter tell two checkpoints of one folder apart; training moves all of them."""
@@ -17,7 +17,7 @@ FINGERPRINT_VALUES = 64
 
 @dataclass(frozen=True)
 class TransformersBackend:
-    """`concise_rl.sampling`: prompts sorted by length, finished rows leave the batch, waiting ones take their place.
+    """`concise_rl.model.sampling`: prompts sorted by length, finished rows leave, waiting ones take their place.
 
     What a completion is depends on its seed and its prompt, not on the other requests or on `batch_rows` (up to the
     rounding of the model's arithmetic).
@@ -38,9 +38,9 @@ class TransformersBackend:
         """See `Backend.generate`.
 
         Raises:
-            UserError: a tokenizer without EOS, or a setting that `concise_rl.sampling.sample_tokens` refuses.
+            UserError: a tokenizer without EOS, or a setting that `concise_rl.model.sampling.sample_tokens` refuses.
         """
-        from concise_rl.sampling import sample_tokens
+        from concise_rl.model.sampling import sample_tokens
 
         eos_ids = eos_token_ids(self.model, self.tokenizer)
         tag = single_token(self.tokenizer, sampling.think_end)

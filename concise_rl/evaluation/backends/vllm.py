@@ -8,7 +8,7 @@ from typing import Any
 from concise_rl.errors import UserError
 from concise_rl.evaluation.backends.base import Completion, Finished, Request, Sampling
 from concise_rl.evaluation.backends.transformers import prompt_ids
-from concise_rl.rollout import single_token, think_length
+from concise_rl.rollouts import single_token, think_length
 
 SEEDS = 2**31
 

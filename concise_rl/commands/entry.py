@@ -1,0 +1,74 @@
+"""From the command line to a task: Hydra composes, and an error that a person can mend is one line and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from concise_rl.commands import config as configuration
+
+
+def through_hydra(task: Callable[[DictConfig], None], config_name: str) -> None:
+    """Run a task on what the command line composes; an override that is refused is one line and exit code 2."""
+    configuration.register()
+    sys.argv[1:] = configuration.open_foreign(sys.argv[1:])
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print errors itself, several lines each
+    try:
+        hydra.main(version_base="1.3", config_path=str(configuration.RECIPES), config_name=config_name)(guarded(task))()
+    except (HydraException, OmegaConfBaseException) as error:
+        if os.environ.get("CONCISE_RL_TRACEBACK"):
+            raise
+        refuse(configuration.explain(error))
+
+
+def refuse(message: str) -> NoReturn:
+    """Say what a person can mend, in one line, and exit with 2."""
+    from concise_rl.reporting.summary import printable  # a file or a server may have put anything into it
+
+    sys.stderr.write(f"error: {printable(message)}\n")
+    sys.exit(2)
+
+
+def guarded(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """Show an error that a person can mend as one line and exit with 2; CONCISE_RL_TRACEBACK=1 shows where it arose."""
+
+    def guarded_task(config: DictConfig) -> None:
+        try:
+            task(config)
+        except (ValueError, OSError, ImportError) as error:
+            if os.environ.get("CONCISE_RL_TRACEBACK"):
+                raise
+            refuse(configuration.one_line(error))
+        except RuntimeError as error:
+            leave_lost_rank(error)
+            raise
+        except KeyboardInterrupt:
+            sys.stderr.write("interrupted; go on with resume=auto\n")
+            sys.exit(130)
+
+    return guarded_task
+
+
+def leave_lost_rank(error: RuntimeError) -> None:
+    """Exit with one line where a collective failed because another rank is gone; return from any other error."""
+    from concise_rl.ranks import rank_is_lost
+
+    if os.environ.get("CONCISE_RL_TRACEBACK") or not rank_is_lost(error):
+        return
+    sys.stderr.write(
+        f"error: rank {os.environ.get('RANK', '?')} lost another rank ({configuration.one_line(error)}): the launcher "
+        "says at its end which one failed first, and of what; go on with resume=auto\n"
+    )
+    # The launcher takes the first failure that it sees for the cause; it ends this process when it has seen that one.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(10)
+    sys.exit(1)

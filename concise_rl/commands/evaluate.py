@@ -1,0 +1,210 @@
+"""`concise-rl eval`: one model on one benchmark or several, from the configuration to what is stored and shown."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from concise_rl.commands import config as configuration
+from concise_rl.commands.entry import through_hydra
+from concise_rl.commands.train import quiet_libraries
+from concise_rl.data import DataSource, Prompt
+from concise_rl.errors import UserError
+from concise_rl.verifiers import Verifier
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from concise_rl.evaluation.backends import Backend
+
+
+@dataclass(frozen=True)
+class Task:
+    """One benchmark, ready to be run: its configuration holds the prompts' and sampling's settings."""
+
+    name: str
+    config: DictConfig
+    source: DataSource
+    verifier: Verifier
+
+
+def main() -> None:
+    """Hydra's entry: overrides on the command line."""
+    through_hydra(run, "eval")
+
+
+def run(config: DictConfig) -> None:
+    """Evaluate the model on each benchmark, print the tables, and store completions and summaries under `out`.
+
+    An interrupted call goes on where it stopped when it is made again.
+    """
+    # What can be refused without a model is refused before one is loaded.
+    hydra_config = HydraConfig.get()
+    tasks = planned(config, hydra_config.runtime.choices["benchmark"], list(hydra_config.overrides.task))
+
+    import torch
+    from rich.console import Console
+
+    from concise_rl.model.loading import load_test
+    from concise_rl.reporting.evaluations import detail_tables
+    from concise_rl.reporting.summary import MEASURES, summary_table
+
+    quiet_libraries()
+    if config.model.threads:
+        torch.set_num_threads(config.model.threads)
+    out = Path(config.out or default_folder(config))
+    prompts = [load_test(task.config, task.source, task.verifier) for task in tasks]
+    backend, tokenizer = load_backend(config)
+    console = Console(highlight=False)
+    summaries = {}
+    try:
+        for task, problems in zip(tasks, prompts, strict=True):
+            summaries[task.name] = evaluate_task(task, problems, backend, tokenizer, out / task.name, console)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the same command goes on from here\n")
+        sys.exit(130)
+    console.print(summary_table(summaries, keys=MEASURES))
+    for name, summary in summaries.items():
+        for table in detail_tables(name, summary):
+            console.print(table)
+    console.print(f"completions and summaries: {out}")
+
+
+def planned(config: DictConfig, chosen: str, overrides: Sequence[str]) -> list[Task]:
+    """The benchmarks to run: `benchmark`, which has the name `chosen`, or each of `benchmarks` composed in its place.
+
+    Raises:
+        UserError: an unknown benchmark or field, one named twice, or both `benchmark=` and `benchmarks=` given.
+    """
+    if not config.benchmarks:
+        return [_task(chosen, config)]
+    both = [item for item in overrides if item.lstrip("+~").startswith(("benchmark=", "benchmark."))]
+    if both:
+        raise UserError(
+            f"{both[0]} and benchmarks= are both given: write {{benchmark: name, field: value}} in the list"
+        )
+    common = [item for item in overrides if not item.lstrip("+~").startswith("benchmarks=")]
+    tasks: list[Task] = []
+    entries: Any = OmegaConf.to_container(config.benchmarks)
+    for entry in entries:
+        fields = {str(key): value for key, value in entry.items()} if isinstance(entry, dict) else {"benchmark": entry}
+        if "benchmark" not in fields:
+            raise UserError(f"benchmarks holds {fields}: write a name, or {{benchmark: name, field: value}}")
+        benchmark = str(fields.pop("benchmark"))
+        name = str(fields.pop("name", benchmark))
+        if name in [task.name for task in tasks]:
+            raise UserError(f"benchmarks names {name} twice: tell them apart, {{benchmark: {benchmark}, name: other}}")
+        composed = configuration.compose([*common, f"benchmark={benchmark}"], "eval")
+        for key, value in fields.items():
+            if key not in composed.benchmark:
+                known = configuration.closest(key, composed.benchmark)
+                raise UserError(f"benchmarks: {benchmark} has no field {key!r}{known}")
+            composed.benchmark[key] = value
+        tasks.append(_task(name, composed))
+    return tasks
+
+
+def _task(name: str, config: DictConfig) -> Task:
+    source = configuration.to_object(config.benchmark, "benchmark")
+    return Task(name, config, source, configuration.verifier_of(config, "benchmark"))
+
+
+def default_folder(config: DictConfig) -> Path:
+    """`runs/eval-`, the model's path and the mode, so that two checkpoints or modes never share a folder."""
+    model = config.backend.model if config.backend.name == "http" else config.model.path
+    mode = "" if config.mode.name == "as_trained" else f"-{config.mode.name}-{config.mode.budget or ''}"
+    return Path("runs") / f"eval-{re.sub(r'[^A-Za-z0-9._-]+', '-', str(model) + mode).strip('-')}"
+
+
+def load_backend(config: DictConfig) -> tuple[Backend, Any]:
+    """The back end that the configuration names, and the tokenizer that renders its prompts (None: the server does).
+
+    Raises:
+        UserError: the model or tokenizer cannot be loaded, or the back end refuses a setting.
+    """
+    from concise_rl.evaluation.backends import HTTPBackend, TransformersBackend, VLLMBackend
+    from concise_rl.model.loading import EMBEDDED, load_model, load_tokenizer
+
+    fields = configuration.to_object(config.backend, "backend")
+    name = fields.pop("name")
+    if name == "http":
+        backend = HTTPBackend(**fields)
+        if backend.endpoint == "completions" and config.model.path in EMBEDDED:
+            raise UserError(
+                f"backend.endpoint=completions renders prompts with the tokenizer of model.path={config.model.path}: "
+                "name the served model's, model=hf model.path=..., or let the server do it, backend.endpoint=chat"
+            )
+        return backend, None if backend.endpoint == "chat" else load_tokenizer(config.model)
+    tokenizer = load_tokenizer(config.model)
+    if name == "vllm":
+        return VLLMBackend(EMBEDDED.get(config.model.path, config.model.path), **fields), tokenizer
+    return TransformersBackend(load_model(config.model), tokenizer, **fields), tokenizer
+
+
+def evaluate_task(
+    task: Task, prompts: Sequence[Prompt], backend: Backend, tokenizer: Any, folder: Path, console: Console
+) -> dict[str, Any]:
+    """One benchmark: its completions into `folder/evaluation.jsonl`, its summary into `summary.json` and returned."""
+    from concise_rl.evaluation import Mode, budget_sweep, evaluate
+    from concise_rl.evaluation.yap import yap_summary
+    from concise_rl.files import replace_text
+    from concise_rl.reporting.evaluations import counting
+    from concise_rl.reporting.run_log import to_json
+
+    config, options, sweep = task.config, task.config.evaluation, task.config.sweep
+    make_folder(folder)
+    with counting(task.name, console) as on_progress:
+        result = evaluate(
+            backend,
+            tokenizer,
+            prompts,
+            task.verifier,
+            system=config.system_prompt,
+            samples=options.samples,
+            max_new_tokens=options.max_new_tokens,
+            temperature=options.temperature,
+            top_p=options.top_p,
+            seed=options.seed,
+            mode=Mode(**configuration.to_object(config.mode, "mode")),
+            store=folder / "evaluation.jsonl",
+            keep_token_ids=bool(sweep.budgets),
+            think_end=config.model.think_end,
+            verify_deadline_seconds=config.verify_deadline_seconds,
+            on_progress=on_progress,
+        )
+    summary = {"benchmark": task.name, **result.summary()}
+    if sweep.budgets:
+        with counting(f"{task.name}, budgets", console) as on_progress:
+            curve = budget_sweep(
+                result,
+                backend,
+                task.verifier,
+                list(sweep.budgets),
+                mode=sweep.mode,
+                answer_start=sweep.answer_start,
+                folder=folder,
+                verify_deadline_seconds=config.verify_deadline_seconds,
+                on_progress=on_progress,
+            )
+        summary["budget_curve"] = curve.summary()
+    if getattr(task.source, "brevity", False):
+        summary["yap"] = yap_summary(result.rows)
+    replace_text(folder / "summary.json", to_json(summary))
+    for notice in result.notices():
+        console.print(f"{task.name}: {notice}", markup=False)
+    return summary
+
+
+def make_folder(folder: Path) -> None:
+    """Raises `UserError` where the folder cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out={folder.parent} cannot be written ({error.strerror}): choose another out") from error

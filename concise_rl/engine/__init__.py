@@ -1,0 +1,6 @@
+"""What runs a method: the trainer, and what makes its runs whole, watched and resumable.
+
+Here: `trainer.py` (with `lean.py` and `resuming.py` the files that know TRL), `collect.py` (each rank's completions to
+one batch), `groups.py` (which rows teach), `checkpoint.py` and `guards.py`. Not here: what a method computes
+(`methods/`), what touches a transformers model alone (`model/`), and what a command line says (`commands/`).
+"""

@@ -1,0 +1,68 @@
+"""Credit against the group's mean: GRPO, its batch-scaled form, and Dr.GRPO."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from concise_rl.batch import RolloutBatch
+from concise_rl.errors import UserError
+from concise_rl.methods.advantages.base import group_mean, group_std, zero_unscorable
+from concise_rl.options import choose
+
+
+class Scale(str, Enum):
+    """What the centred reward is divided by."""
+
+    group = "group"
+    batch = "batch"
+    none = "none"
+
+
+@dataclass
+class GroupRelative:
+    """Reward minus the mean of its group, over a standard deviation.
+
+        A_i = (r_i - mean_group(r)) / (s + epsilon)
+
+    `s` is the sample standard deviation (n - 1) of the group (`scale="group"`, GRPO, arXiv 2402.03300 section 4.1), of
+    all rewards of the step (`"batch"`), or nothing is divided at all (`"none"`, Dr.GRPO, arXiv 2503.20783 section 3.2,
+    which holds that dividing favours prompts whose rewards hardly differ). The arithmetic is that of TRL's
+    `scale_rewards`. Rows that are not scorable are in no mean and no deviation and get 0; a group of one gets 0.
+
+    Dr.GRPO's other half, dividing the loss by the token budget instead of by the tokens sampled, is the loss
+    `dr_grpo`, not the advantage's.
+
+    Attributes:
+        scale: `group`, `batch` or `none`.
+        epsilon: added to the deviation, in units of reward; unused with `none`.
+
+    Raises:
+        UserError: unknown scale, or an epsilon that is not positive.
+    """
+
+    scale: Scale = Scale.group
+    epsilon: float = 1e-4
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def __post_init__(self) -> None:
+        self.scale = choose("GroupRelative.scale", Scale, self.scale)
+        if not (math.isfinite(self.epsilon) and self.epsilon > 0):
+            raise UserError(f"GroupRelative.epsilon={self.epsilon}: must be positive, 1e-4 is usual")
+
+    def __call__(self, batch: RolloutBatch, reward: Tensor) -> Tensor:
+        """Credit (N,), from the shaped reward (N,)."""
+        centred_N = reward - group_mean(batch, reward)
+        if self.scale is Scale.group:
+            centred_N = centred_N / (group_std(batch, reward) + self.epsilon)
+        elif self.scale is Scale.batch:
+            scorable = reward[batch.scorable]
+            deviation = scorable.std() if scorable.numel() > 1 else torch.zeros((), dtype=reward.dtype)
+            centred_N = centred_N / (deviation + self.epsilon)
+        return zero_unscorable(batch, centred_N)

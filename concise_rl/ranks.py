@@ -1,0 +1,36 @@
+"""The processes of a run: which one this is, and what all of them hold; it alone knows `torch.distributed`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+
+def rank() -> tuple[int, int]:
+    """The number of this process, and of how many."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return 0, 1
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
+def on_every_rank(value: Any) -> list[Any]:
+    """Each rank's value, in rank order, on every rank."""
+    _, ranks = rank()
+    if ranks == 1:
+        return [value]
+    gathered = [None] * ranks
+    torch.distributed.all_gather_object(gathered, value)
+    return gathered
+
+
+def own_share(items: Sequence[Any]) -> Sequence[Any]:
+    """Every n-th item for this one of n ranks."""
+    own, ranks = rank()
+    return items[own::ranks]
+
+
+def rank_is_lost(error: RuntimeError) -> bool:
+    """Whether a collective failed because another rank is gone; gloo says so by its file names, others by a type."""
+    return isinstance(error, getattr(torch.distributed, "DistError", ())) or "/gloo/" in str(error)

@@ -1,0 +1,158 @@
+"""A run that is killed, moved to other ranks, or loses one: it goes on as the same experiment, or ends with one line.
+
+The campaign of kills is `benchmarks/faults.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from concise_rl.engine import checkpoint
+from concise_rl.engine.resuming import check_continues
+from concise_rl.errors import UserError
+
+from .jobs import accelerate_launch, kill_group, run_to_end, start
+
+SCRIPT = Path(__file__).parent / "two_ranks.py"
+
+FACTS = {
+    "shapers": ["Hapo"],
+    "ranks": 2,
+    "optimizer": "whole",
+    "rows_per_step": 24,
+    "num_generations": 8,
+    "num_iterations": 1,
+}
+
+
+def test_a_run_resumed_at_its_end_takes_no_step(make_trainer):
+    trainer, _ = make_trainer("trainer.save_strategy=steps", "trainer.save_steps=2")
+    trainer.train()
+    saved = Path(trainer.args.output_dir) / "checkpoint-2"
+    resumed, recorder = make_trainer("trainer.save_strategy=steps", "trainer.save_steps=2")
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 2
+    assert recorder.records == []
+    trained = resumed.model.state_dict()
+    assert all(
+        (trained[name].numpy() == weights).all() for name, weights in load_file(saved / "model.safetensors").items()
+    )
+    assert resumed.shaper_state == trainer.shaper_state
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"shapers": ["Pear"]}, r"holds the state of shapers \['Hapo'\], this run uses \['Pear'\]"),
+        ({"optimizer": "fsdp"}, "holds its optimizer as whole on 2 ranks, this run would read fsdp on 2"),
+        ({"rows_per_step": 12}, "rows_per_step=12, .* was trained with 24, so prompts would be skipped or repeated"),
+        ({"num_generations": 4}, "num_generations=4, .* was trained with 8"),
+        ({"num_iterations": 2}, "num_iterations=2, .* was trained with 1"),
+    ],
+)
+def test_what_would_be_another_experiment_is_refused(tmp_path, change, said):
+    (tmp_path / "scheduler.pt").touch()
+    check_continues(str(tmp_path), FACTS, FACTS | {"ranks": 1})
+    with pytest.raises(UserError, match=said):
+        check_continues(str(tmp_path), FACTS, FACTS | change)
+
+
+def test_an_optimizer_in_shards_stays_on_its_ranks_and_none_is_no_cold_start(tmp_path):
+    (tmp_path / "scheduler.pt").touch()
+    sharded = FACTS | {"optimizer": "zero2"}
+    check_continues(str(tmp_path), sharded, sharded)
+    with pytest.raises(UserError, match="as zero2 on 2 ranks, this run would read zero2 on 1"):
+        check_continues(str(tmp_path), sharded, sharded | {"ranks": 1})
+    (tmp_path / "scheduler.pt").unlink()
+    with pytest.raises(UserError, match="saved without optimizer and schedule"):
+        check_continues(str(tmp_path), FACTS, FACTS)
+
+
+def test_on_another_number_of_ranks_no_random_number_is_drawn_twice(make_trainer):
+    trainer, _ = make_trainer()
+    drawn = {}
+    for saved_ranks, step in ((2, 2), (2, 4), (4, 2)):
+        trainer._saved_ranks, trainer.state.global_step = saved_ranks, step
+        for _ in range(2):  # a second resumption draws the same
+            trainer._load_rng_state("no such folder")
+            numbers = tuple(torch.rand(3).tolist())
+            assert drawn.setdefault((saved_ranks, step), numbers) == numbers
+    torch.manual_seed(trainer.args.seed)
+    assert len({*drawn.values(), tuple(torch.rand(3).tolist())}) == 4
+
+
+def test_a_run_moves_from_one_rank_to_two_and_back(tmp_path):
+    """Steps 1 to 6 on one rank; 3 to 6 on two, from the first's checkpoint; 5 and 6 on one, from the second's."""
+    steps, weights, states = {}, {}, {}
+    for name, ranks, checkpoint_of in (
+        ("whole", 1, None),
+        ("two", 2, "whole/checkpoint-2"),
+        ("back", 1, "two/checkpoint-4"),
+    ):
+        out = tmp_path / name
+        command = [sys.executable, str(SCRIPT)] if ranks == 1 else [*accelerate_launch(), str(SCRIPT)]
+        command += [str(out), "hapo", f"trainer.per_device_train_batch_size={24 // ranks}", "trainer.max_steps=6"]
+        command += ["trainer.save_total_limit=3", "trainer.learning_rate=1e-4"]
+        out.mkdir()
+        run_to_end([*command, *([f"resume={tmp_path / checkpoint_of}"] if checkpoint_of else [])], seconds=280)
+        steps[name] = {line["step"]: line for line in json.loads((out / "steps.json").read_text())}
+        last = out / "checkpoint-6"
+        weights[name] = load_file(last / "model.safetensors")
+        states[name] = checkpoint.load_state(last)[0]["shaper"]
+        rates = [line["learning_rate"] for line in json.loads((last / "trainer_state.json").read_text())["log_history"]]
+        assert rates == pytest.approx([1e-4 * (6 - step) / 6 for step in range(6)])
+    assert [list(steps[name]) for name in steps] == [[1, 2, 3, 4, 5, 6], [3, 4, 5, 6], [5, 6]]
+    for name in ("two", "back"):
+        assert all(line == steps["whole"][step] for step, line in steps[name].items())  # data, completions, credit
+        assert states[name] == states["whole"]
+        for key, expected in weights["whole"].items():
+            assert np.abs(weights[name][key] - expected).mean() < 1e-6, key
+
+
+def test_a_rank_that_dies_takes_the_others_with_it_and_is_named(tmp_path):
+    run, victim = tmp_path / "run", 1
+    command = [*accelerate_launch(), "-m", "concise_rl.train", f"run.dir={run}", "run.progress=false"]
+    command += ["evaluation.problems=0"]
+    command += ["trainer.per_device_train_batch_size=4", "trainer.num_generations=4", "trainer.max_steps=1000"]
+    with start(command) as launcher:
+        try:
+            await_steps(run / "metrics.jsonl", 2, launcher)
+            os.kill(pid_of_rank(victim, launcher.pid), signal.SIGKILL)
+            errors = launcher.communicate(timeout=60)[1]
+        finally:
+            kill_group(launcher.pid)
+    assert launcher.returncode == 1
+    said = [line for line in errors.splitlines() if line.startswith("error:")]
+    assert len(said) == 1
+    assert said[0].startswith(f"error: rank {1 - victim} lost another rank (")
+    assert said[0].endswith("go on with resume=auto")
+    assert "work.wait()" not in errors, "a traceback of the survivor buries the cause"
+    cause = errors[errors.index("Root Cause") :]
+    assert f"rank      : {victim} (" in cause
+    assert "(SIGKILL)" in cause
+
+
+def await_steps(path: Path, steps: int, process: subprocess.Popen[str], seconds: float = 200) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists() or path.read_text().count("\n") < steps:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def pid_of_rank(rank: int, launcher: int) -> int:
+    for child in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
+        if f"RANK={rank}" in Path(f"/proc/{child}/environ").read_text().split("\0"):
+            return int(child)
+    raise AssertionError(f"the launcher has no rank {rank}")

