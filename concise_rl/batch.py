@@ -177,8 +177,8 @@ class RolloutBatch:
         if bool(bad.any()):
             row = int(bad.nonzero()[0, 0])
             raise ValueError(
-                f"RolloutBatch.{name}[{row}]={value[row].tolist()} (prompt {self.prompt_keys[row // self.group_size]}): "
-                "rewards and entropies must be finite; mark a row without a verdict as scorable=False instead"
+                f"RolloutBatch.{name}[{row}]={value[row].tolist()} (prompt {self.prompt_keys[row // self.group_size]}):"
+                " rewards and entropies must be finite; mark a row without a verdict as scorable=False instead"
             )
 
     @classmethod

@@ -138,7 +138,7 @@ class LocalRollout:
         verdict: the verifier's; None before it was judged.
         columns: dataset columns of its prompt, and what an edit wrote.
         limit: the most tokens that it was allowed to sample; None: as many as it has.
-        sampled: (len(token_ids),) bool, the tokens that the policy chose, not forced, inserted, or of a tool; None: all.
+        sampled: (len(token_ids),) bool, the tokens that the policy chose, neither forced nor of a tool; None: all.
         trained: (len(token_ids),) bool, the tokens that enter the loss; None: those that were sampled. A prefix that
             several rows share is trained in one of them.
         finish: how it ended; None: as its last token says.
@@ -209,9 +209,7 @@ class StepSink(Protocol):
         """Once an optimizer step, after it; `step` counts from 1."""
 
 
-def think_length(
-    token_ids: Sequence[int], think_end_id: int | None, sampled: Sequence[bool] | None = None
-) -> int:
+def think_length(token_ids: Sequence[int], think_end_id: int | None, sampled: Sequence[bool] | None = None) -> int:
     """Sampled tokens before the first think-end tag, whoever put it there; all of them where there is none."""
     chosen = [True] * len(token_ids) if sampled is None else sampled
     length = 0

@@ -22,8 +22,9 @@ _DAMAGED = "the saved history is damaged, resume from another checkpoint"
 class History:
     """One value of 0 or more and one count a prompt, found by the prompt's content key.
 
-    Keys are the 64-bit blake2b of the content key: among 1,000,000 prompts any two collide with a chance of 3e-8. A prompt may
-    stand several times in one call; the outcome does not depend on the order of a call's rows, not in the last bit.
+    Keys are the 64-bit blake2b of the content key: among 1,000,000 prompts any two collide with a chance of 3e-8. A
+    prompt may stand several times in one call; the outcome does not depend on the order of a call's rows, not in the
+    last bit.
 
     Example::
 

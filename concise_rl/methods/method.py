@@ -128,9 +128,13 @@ class Method:
 
     def at(self, slot: str, step: int) -> Any:
         """The component of a slot with its scheduled fields as they are at a step."""
-        prefix = f"{slot}."
-        due = {name.removeprefix(prefix): s(step) for name, s in self.schedules.items() if name.startswith(prefix)}
+        due = self.scheduled(slot, step)
         return replace(self.components[slot], **due) if due else self.components[slot]  # type: ignore[type-var]
+
+    def scheduled(self, slot: str, step: int) -> dict[str, float]:
+        """The scheduled fields of a slot, or of `trainer`, as they are at a step."""
+        prefix = f"{slot}."
+        return {name.removeprefix(prefix): s(step) for name, s in self.schedules.items() if name.startswith(prefix)}
 
     # -- the step ------------------------------------------------------------------------------------------------------
 

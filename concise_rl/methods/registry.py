@@ -6,7 +6,8 @@ The key is the name that recipes and the command line use, and the stem of the c
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable
+from typing import Any
 
 from concise_rl.errors import UserError
 
@@ -74,9 +75,10 @@ def home_of(class_name: str) -> str | None:
     return None
 
 
-def closest(name: str, known: Mapping[str, object] | list[str] | set[str] | tuple[str, ...]) -> str:
+def closest(name: str, known: Iterable[Any]) -> str:
     """`; did you mean x?` or `; choose from a, b, c`."""
     import difflib
 
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else f"; choose from {', '.join(sorted(known))}"
+    names = sorted(str(each) for each in known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; choose from {', '.join(names)}"

@@ -104,8 +104,8 @@ class DifficultyWeighted(Advantage):
         values = zip(batch.prompt_keys, batch.column(self.column), strict=True)
         return batch.per_row(torch.tensor([self._weight(prompt, v) for prompt, v in values], dtype=torch.float64))
 
-    def _weight(self, prompt_id: str, value: Any) -> float:
-        where = f"column {self.column!r} of prompt {prompt_id} is {value!r}"
+    def _weight(self, prompt_key: str, value: Any) -> float:
+        where = f"column {self.column!r} of prompt {prompt_key} is {value!r}"
         try:
             number = float(value)
         except (TypeError, ValueError):

@@ -12,7 +12,7 @@ from torch import Tensor
 from concise_rl.batch import PART_PREFIX, RolloutBatch
 from concise_rl.errors import UserError
 from concise_rl.methods.contracts import Out, Shaper
-from concise_rl.methods.shapers.repetition import REPETITION
+from concise_rl.methods.repetition import REPETITION
 from concise_rl.methods.statistics import mean_where
 from concise_rl.options import Variant, choose
 

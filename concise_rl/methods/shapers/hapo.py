@@ -152,19 +152,19 @@ class Hapo(Shaper):
         lengths_of: dict[str, list[int]] = {}
         completions_of: dict[str, int] = {}
         right_PG = batch.by_group(batch.correct & batch.counts)
-        for prompt_id, lengths_G, right_G in zip(
+        for prompt_key, lengths_G, right_G in zip(
             batch.prompt_keys, batch.by_group(batch.lengths), right_PG, strict=True
         ):
-            lengths_of.setdefault(prompt_id, []).extend(lengths_G[right_G].tolist())
-            completions_of[prompt_id] = completions_of.get(prompt_id, 0) + batch.group_size
-        ids = [prompt_id for prompt_id, lengths in lengths_of.items() if lengths]
+            lengths_of.setdefault(prompt_key, []).extend(lengths_G[right_G].tolist())
+            completions_of[prompt_key] = completions_of.get(prompt_key, 0) + batch.group_size
+        ids = [prompt_key for prompt_key, lengths in lengths_of.items() if lengths]
         if self.history is Statistic.min:
-            return state.record_min(ids, [min(lengths_of[prompt_id]) for prompt_id in ids])
+            return state.record_min(ids, [min(lengths_of[prompt_key]) for prompt_key in ids])
         values, counts = state.lookup(ids)
         means = []
-        for k, prompt_id in enumerate(ids):
-            lengths, mean, count = lengths_of[prompt_id], int(np.nan_to_num(values[k])), int(counts[k])
-            for _ in range(completions_of[prompt_id]):
+        for k, prompt_key in enumerate(ids):
+            lengths, mean, count = lengths_of[prompt_key], int(np.nan_to_num(values[k])), int(counts[k])
+            for _ in range(completions_of[prompt_key]):
                 share = len(lengths) / (count + len(lengths))
                 mean = int(share * (sum(lengths) / len(lengths)) + (1 - share) * mean)
                 count += len(lengths)
