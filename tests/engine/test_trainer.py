@@ -13,7 +13,7 @@ from concise_rl.commands.train import warn_of_idle_history
 from concise_rl.engine.trainer import ConciseTrainer
 from concise_rl.errors import UserError
 from concise_rl.methods.history import History
-from concise_rl.methods.shapers import Shaped, StatelessShaper
+from concise_rl.methods import Shaped, StatelessShaper
 from concise_rl.model.loading import load_model, lora
 
 

@@ -14,7 +14,7 @@ from concise_rl.commands.config import compose, method_names, teaching_of, train
 from concise_rl.engine.groups import judge, leave_out
 from concise_rl.engine.trainer import ConciseConfig
 from concise_rl.errors import UserError
-from concise_rl.methods.advantages import GroupRelative
+from concise_rl.methods import GroupRelative
 from concise_rl.methods.losses.policy_loss import LOSS_TYPES
 from concise_rl.options import Teaching, Truncated
 from concise_rl.reporting.glossary import METRICS
@@ -96,7 +96,7 @@ def test_a_masked_row_is_shaped_and_remembered_as_if_it_were_not_there(shaper):
     without = rows_of(batch, teaches.nonzero().flatten())
     shaped, after = shaper(taught, taught.task_reward, copied(state))
     expected, expected_after = shaper(without, without.task_reward, copied(state))
-    assert_close(shaped.reward[teaches], expected.reward, rtol=1e-12, atol=1e-12)
+    assert_close(shaped.value[teaches], expected.reward, rtol=1e-12, atol=1e-12)
     assert after == expected_after
     assert shaped.metrics == pytest.approx(expected.metrics)
 
@@ -124,11 +124,11 @@ def test_a_dropped_group_is_as_if_it_had_not_been_sampled(shaper):
     without = batch.take_prompts([0, 2, 4])
     shaped, after = shaper(taught, taught.task_reward, copied(state))
     expected, expected_after = shaper(without, without.task_reward, copied(state))
-    assert_close(shaped.reward[teaches], expected.reward, rtol=1e-12, atol=1e-12)
+    assert_close(shaped.value[teaches], expected.reward, rtol=1e-12, atol=1e-12)
     assert after == expected_after
     for scale in ("group", "batch", "none"):
         advantage = GroupRelative(scale=scale)
-        credit = advantage(taught, shaped.reward)
+        credit = advantage(taught, shaped.value)
         assert_close(credit[teaches], advantage(without, expected.reward), rtol=1e-12, atol=1e-12)
         assert not credit[~teaches].any()
 

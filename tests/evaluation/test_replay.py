@@ -11,7 +11,7 @@ from concise_rl.batch import RolloutBatch
 from concise_rl.errors import UserError
 from concise_rl.evaluation import replay
 from concise_rl.methods.advantages.base import group_mean, zero_unscorable
-from concise_rl.methods.shapers import Plain, Shaped
+from concise_rl.methods import Plain, Shaped
 
 
 @dataclass
@@ -25,7 +25,7 @@ class ShortestSoFar:
         return {}
 
     def __call__(self, batch, reward, state):
-        owners = [prompt_id for prompt_id in batch.prompt_ids for _ in range(batch.group_size)]
+        owners = [prompt_id for prompt_id in batch.prompt_keys for _ in range(batch.group_size)]
         rows = list(zip(owners, batch.lengths.tolist(), (batch.correct & batch.scorable).tolist(), strict=True))
         loss = [self.weight * max(0, n - state.get(p, n)) if right else 0.0 for p, n, right in rows]
         for p, n, right in rows:
@@ -43,7 +43,7 @@ class Centred:
 
 
 def step(number, lengths, correct, **others):
-    return RolloutBatch.of(prompt_ids=("p", "q"), group_size=3, step=number, lengths=lengths, correct=correct, **others)
+    return RolloutBatch.of(prompt_keys=("p", "q"), group_size=3, step=number, lengths=lengths, correct=correct, **others)
 
 
 STEPS = [
@@ -86,8 +86,8 @@ def test_equals_a_direct_loop_whatever_else_is_replayed():
         state, rewards, credits = shaper.init(), [], []
         for batch in batches:
             shaped, state = shaper(batch, batch.task_reward, state)
-            rewards += shaped.reward.tolist()
-            credits += advantage(batch, shaped.reward).tolist()
+            rewards += shaped.value.tolist()
+            credits += advantage(batch, shaped.value).tolist()
         rows = [r for r in outcome.rows if r["method"] == name]
         assert [r["shaped_reward"] for r in rows] == rewards
         assert [r["credit"] for r in rows] == credits

@@ -390,15 +390,15 @@ def test_what_a_strangers_component_gets_wrong_is_said_by_name():
 
     batch = random_batch(0)
     for answer, words in (
-        (lambda b, v: v, "returned Tensor; a component that is called returns a pair"),
-        (lambda b, v: (v, None), "returned Tensor; it must return"),
+        (lambda b, v: v, "Tensor; a component that is called returns a pair"),
+        (lambda b, v: (v, None), "Tensor; it must return"),
         (lambda b, v: (Out(v[:-1]), None), r"reward of shape \(29,\); it must be \(30,\)"),
         (lambda b, v: (Out(v[:, None]), None), r"reward of shape \(30, 1\); it must be \(30,\)"),
-        (lambda b, v: (Out(v.long()), None), "int64; it must be float64"),
+        (lambda b, v: (Out(v.long()), None), "reward of type torch.int64; it must be float64"),
         (lambda b, v: (Out(v / 0), None), r"reward\[\d+\]=(nan|inf) for prompt prompt \d"),
     ):
         chain = {"shaper.Odd": Odd(answer), "advantage.group_relative": component("advantage", "group_relative")()}
-        with pytest.raises(ValueError, match=f"Odd {words}"):
+        with pytest.raises(ValueError, match=f"Odd returned {words}"):
             Method("odd", chain).apply(batch, {})
 
 

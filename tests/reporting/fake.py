@@ -30,7 +30,7 @@ def fake_batch(seed: int, *, step: int = 0, prompts: int = 3, group: int = 4, to
         optional |= {"entropies": torch.rand(mask.shape, generator=draw) * mask}
         optional |= {"logprobs": -torch.rand(mask.shape, generator=draw).exp() * mask}
     return RolloutBatch.of(
-        prompt_ids=[f"{seed:08x}{p:08x}" for p in range(prompts)],
+        prompt_keys=[f"{seed:08x}{p:08x}" for p in range(prompts)],
         group_size=group,
         step=step,
         lengths=lengths,

@@ -65,7 +65,7 @@ def test_every_float_survives(rewards: list[float], tokens: list[float]) -> None
     # The second row is shorter than T: whatever stands in its padding must come back too.
     rewards_N = torch.tensor(rewards, dtype=torch.float64)
     batch = RolloutBatch.of(
-        prompt_ids=("p",),
+        prompt_keys=("p",),
         group_size=2,
         lengths=[3, 1],
         correct=[True, False],
