@@ -25,8 +25,8 @@ from benchmarks import leaderboard
 from benchmarks.cells import ROOT, Cell, processor, train_all
 from benchmarks.leaderboard import Oracle, Row, row_of
 from benchmarks.reasoners import REASONERS, prepare
-from concise_rl.commands.config import method_names
 from concise_rl.evaluation import EvaluationRow
+from concise_rl.methods import method_names
 from concise_rl.reporting.plots import plot_methods
 
 EMBEDDED = "chain_sum"

@@ -17,6 +17,7 @@ from benchmarks.reasoners import REASONERS, halvings, numbered_letters
 from concise_rl.commands import config
 from concise_rl.data import Prompt
 from concise_rl.evaluation import Evaluation, EvaluationRow
+from concise_rl.methods import method_names
 from concise_rl.testbeds.warmup import RECHECK, build_tokenizer
 from concise_rl.verifiers import Exact, Verdict
 
@@ -50,11 +51,11 @@ def test_traces_end_in_the_tasks_own_answer_and_never_show_a_test_problem(task):
 
 
 @pytest.mark.parametrize("task", REASONERS)
-@pytest.mark.parametrize("method", config.method_names())
+@pytest.mark.parametrize("method", method_names())
 def test_every_method_composes_on_every_reasoner(task, method, tmp_path):
     (cell,) = methods.cells_of(task, [method], [0])
     composed = config.compose([f"method={method}", *REASONERS[task].overrides(tmp_path), *cell.overrides])
-    _, advantage = config.shapers_and_advantage(composed)
+    advantage = config.method_of(composed).advantages[-1]
     assert composed.data.task == task
     assert dict(composed.data.config) == REASONERS[task].settings
     if method == "gui_g1":
@@ -62,16 +63,16 @@ def test_every_method_composes_on_every_reasoner(task, method, tmp_path):
 
 
 def test_each_coefficient_takes_three_values_and_the_recipes_own_needs_no_cell_of_its_own():
-    leaders = set(methods.cells_of(methods.EMBEDDED, config.method_names(), [0]))
+    leaders = set(methods.cells_of(methods.EMBEDDED, method_names(), [0]))
     for method, coefficient in methods.COEFFICIENTS.items():
         found = methods.swept([method], 0)
         assert len({value for _, value in found}) >= 3
         assert [value for cell, value in found if cell in leaders] == [coefficient.default]
         own = config.compose([f"method={method}", "model=tiny"])
         stated = config.compose([f"method={method}", "model=tiny", coefficient.override.format(coefficient.default)])
-        assert config.shapers_and_advantage(own) == config.shapers_and_advantage(stated) or method == "dapo"
+        assert config.method_of(own).components == config.method_of(stated).components or method == "dapo"
         for cell, _ in found:
-            config.shapers_and_advantage(config.compose([f"method={method}", "model=tiny", *cell.overrides]))
+            config.method_of(config.compose([f"method={method}", "model=tiny", *cell.overrides]))
 
 
 def test_a_cell_is_run_once_and_a_failed_one_stops_no_other(tmp_path, monkeypatch, capsys):

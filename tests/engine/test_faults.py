@@ -48,7 +48,7 @@ def test_a_run_resumed_at_its_end_takes_no_step(make_trainer):
     assert all(
         (trained[name].numpy() == weights).all() for name, weights in load_file(saved / "model.safetensors").items()
     )
-    assert resumed.shaper_state == trainer.shaper_state
+    assert resumed.states == trainer.states
 
 
 @pytest.mark.parametrize(

@@ -90,10 +90,9 @@ def main() -> None:
     trainer = build_trainer(composed, args, model, tokenizer, prompts, kind=RowSampler, sinks=[sink])
     watch(trainer, guard_of(composed), print)
     trainer.train(None if composed.resume == "never" else composed.resume)
-    own = trainer.shaper_state
     folder = Path(out) / f"rank{PartialState().process_index}"
     folder.mkdir()
-    checkpoint.save_state(folder, {"shaper": own}, {})
+    checkpoint.save_state(folder, trainer.states, {})
     if PartialState().is_main_process:
         (Path(out) / "steps.json").write_text(json.dumps(sink.lines))
         (Path(out) / "metrics.json").write_text(json.dumps(sink.metrics))

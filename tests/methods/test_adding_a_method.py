@@ -74,13 +74,12 @@ def test_a_filtered_row_teaches_nothing() -> None:
 def test_curriculum_edit_and_sampler_train(tmp_path: Path) -> None:
     """The three that touch prompts and tokens, together, for two steps on the embedded model."""
     run = [
-        sys.executable, "-m", "concise_rl.cli", "train", "method=dr_grpo", "method.curriculum=my_curriculum.py:Unsolved",
-        "method.edit=my_edit.py:Brief", "method.edit={path: my_edit.py:Brief, words: ''}",
+        sys.executable, "-m", "concise_rl.cli", "train", "method=dr_grpo",
+        "method.curriculum=my_curriculum.py:Unsolved", "method.edit={path: my_edit.py:Brief, words: ''}",
         "method.sampler=my_sampler.py:FirstDraft", "trainer.per_device_train_batch_size=8",
         "trainer.num_generations=4", "trainer.max_steps=2", "trainer.save_steps=2", "evaluation.problems=0",
         "run.progress=false", "run.dir=run",
     ]  # fmt: skip
-    run.remove("method.edit=my_edit.py:Brief")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(run, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     assert done.returncode == 0, done.stderr

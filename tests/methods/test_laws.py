@@ -29,7 +29,7 @@ LIMIT = 64
 
 
 def variants(kind: str, name: str) -> dict[str, object]:
-    """The component as it is by default, with each choice and each switch it has, one at a time, and off its defaults."""
+    """The component as it is by default, and with each choice and each switch that it has, one at a time."""
     cls = component(kind, name)
     found = {name: cls()}
     hints = get_type_hints(cls)

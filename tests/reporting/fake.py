@@ -82,6 +82,7 @@ def fake_run(steps: int, *, seed: int = 0, start: int = 0, token_credit: bool = 
             prompts=[f"{p} + 4 = ?" for p in range(batch.n_prompts)],
             completions=[f"<think>{n} + 4 = {n + 4}</think>{n + 4} ✓" for n in range(batch.n_rows)],
             metrics=metrics,
+            finishes=["limit" if cut else "eos" for cut in batch.truncated.tolist()],
         )
 
 

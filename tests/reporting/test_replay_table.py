@@ -10,8 +10,7 @@ from rich.console import Console
 
 from concise_rl.errors import UserError
 from concise_rl.evaluation.replay import replay
-from concise_rl.methods import GroupRelative
-from concise_rl.methods import Hapo, Plain
+from concise_rl.methods import GroupRelative, Hapo, Plain
 from concise_rl.reporting.replay_table import replay_markdown, show_replay, write_csv, write_rows
 
 from .fake import fake_batch

@@ -39,14 +39,16 @@ def assert_same(a: RolloutBatch, b: RolloutBatch) -> None:
         else:
             assert left.dtype == right.dtype, name
             assert torch.equal(left, right), name
-    assert (a.prompt_ids, a.group_size, a.step, dict(a.columns)) == (
-        b.prompt_ids,
+    assert (a.prompt_keys, a.group_size, a.step, dict(a.columns)) == (
+        b.prompt_keys,
         b.group_size,
         b.step,
         dict(b.columns),
     )
     assert a.parts.keys() == b.parts.keys()
     assert all(torch.equal(a.parts[name], b.parts[name]) for name in a.parts)
+    assert a.costs.keys() == b.costs.keys()
+    assert all(torch.equal(a.costs[name], b.costs[name]) for name in a.costs)
 
 
 def through_text(batch: RolloutBatch) -> RolloutBatch:

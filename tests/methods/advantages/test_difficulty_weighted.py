@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from concise_rl.batch import RolloutBatch
 from concise_rl.errors import DataError, UserError

@@ -52,7 +52,8 @@ def trl_advantages(batch: RolloutBatch, reward: torch.Tensor, scale: str) -> tor
 @pytest.mark.parametrize(("group_size", "unscorable"), [(4, 0.0), (5, 0.3), (2, 0.6), (1, 0.0), (3, 1.0)])
 def test_group_relative_is_trl_arithmetic(scale: str, group_size: int, unscorable: float) -> None:
     batch, reward = make_batch(6, group_size, seed=group_size, unscorable=unscorable)
-    torch.testing.assert_close(GroupRelative(scale=scale).apply(batch, reward).value, trl_advantages(batch, reward, scale))
+    credit = GroupRelative(scale=scale).apply(batch, reward).value
+    torch.testing.assert_close(credit, trl_advantages(batch, reward, scale))
 
 
 def test_worked_group() -> None:

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 
 from concise_rl.batch import RolloutBatch
 from concise_rl.errors import UserError
-from concise_rl.methods.history import History
 from concise_rl.methods import Hapo
+from concise_rl.methods.history import History
 
 H = 100
 
