@@ -112,20 +112,22 @@ def replay(arguments: Sequence[str]) -> None:
 
 
 def methods(arguments: Sequence[str]) -> None:
-    """The built-in methods: what each shapes, and the question its recipe asks."""
+    """The built-in methods: what each is made of, and the question its recipe asks; one of them with its fields."""
     parser = argparse.ArgumentParser(prog="concise-rl methods", description=methods.__doc__)
+    parser.add_argument("name", nargs="?", help="show this method's components and fields")
     parser.add_argument("--markdown", action="store_true", help="the table of the README")
     parser.add_argument("--results", type=Path, help="docs/results/methods.json: adds what was measured")
     options = parser.parse_args(arguments)
 
     import json
 
-    from concise_rl.commands import config
-    from concise_rl.methods.recipes import RECIPES, method_names
-    from concise_rl.reporting.methods_table import method_entry, methods_markdown, show_methods
+    from concise_rl.methods import method_names
+    from concise_rl.reporting.methods_table import method_entry, methods_markdown, show_method, show_methods
 
-    names = method_names()
-    entries = [method_entry(RECIPES / "method" / f"{name}.yaml", config.compose([f"method={name}"])) for name in names]
+    if options.name:
+        show_method(method_entry(options.name))
+        return
+    entries = [method_entry(name) for name in method_names()]
     if not options.markdown:
         show_methods(entries)
         return

@@ -79,9 +79,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
 def test_every_recipe_composes_and_its_components_build():
     for recipe in method_names():
         composed = config.compose([f"method={recipe}"])
-        shapers, advantage = config.method_of(composed)
-        assert shapers
-        assert callable(advantage)
+        assert config.method_of(composed).shapers
         config.trainer_fields(composed)
     for group in ("model", "data", "run", "peft", "tracking"):
         for recipe in (config.RECIPES / group).glob("*.yaml"):

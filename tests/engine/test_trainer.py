@@ -83,7 +83,7 @@ def test_entropies_are_those_of_the_sampling_policy(make_trainer):
         needs = frozenset({"entropies", "logprobs"})
 
     trainer.method = dataclasses.replace(
-        trainer.method, components={"shaper.plain": AsksForTokens(), **trainer.method.components}
+        trainer.method, components={"shaper.asks": AsksForTokens(), **trainer.method.components}
     )
     policy = load_model(compose([]).model).eval()
     trainer.train()
