@@ -19,6 +19,9 @@ SHELVES: dict[str, dict[str, str]] = {
         "cosine": "Cosine",
         "overlong": "Overlong",
         "dars": "Dars",
+        "arora": "Arora",
+        "l1": "L1",
+        "alp": "Alp",
     },
     "advantage": {
         "group_relative": "GroupRelative",
@@ -33,7 +36,9 @@ SHELVES: dict[str, dict[str, str]] = {
     },
     "curriculum": {},
     "sampler": {},
-    "edit": {},
+    "edit": {
+        "l1_prompt": "L1Prompt",
+    },
 }
 """Kind of component to name to class; the class is in `concise_rl.methods.<folder of the kind>.<name>`."""
 
