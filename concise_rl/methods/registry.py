@@ -22,6 +22,8 @@ SHELVES: dict[str, dict[str, str]] = {
         "arora": "Arora",
         "l1": "L1",
         "alp": "Alp",
+        "laser": "Laser",
+        "shorter_better": "ShorterBetter",
     },
     "advantage": {
         "group_relative": "GroupRelative",
