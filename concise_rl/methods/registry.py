@@ -24,6 +24,8 @@ SHELVES: dict[str, dict[str, str]] = {
         "alp": "Alp",
         "laser": "Laser",
         "shorter_better": "ShorterBetter",
+        "lead": "Lead",
+        "lazy": "Lazy",
     },
     "advantage": {
         "group_relative": "GroupRelative",
@@ -31,6 +33,7 @@ SHELVES: dict[str, dict[str, str]] = {
         "canon": "Canon",
         "difficulty_weighted": "DifficultyWeighted",
         "sign_safe": "SignSafe",
+        "lead": "LeadCredit",
     },
     "filter": {
         "untruncated": "Untruncated",
