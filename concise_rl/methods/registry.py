@@ -26,6 +26,9 @@ SHELVES: dict[str, dict[str, str]] = {
         "shorter_better": "ShorterBetter",
         "lead": "Lead",
         "lazy": "Lazy",
+        "leash": "Leash",
+        "arlcp": "Arlcp",
+        "gr3": "Gr3",
     },
     "advantage": {
         "group_relative": "GroupRelative",
