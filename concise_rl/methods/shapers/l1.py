@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
+from numbers import Real
 from typing import Any
 
 import torch
@@ -109,7 +110,7 @@ def budget(prompt_key: str, value: Any) -> float | None:
     """
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
         raise DataError(
             f"column {NUM_TOKENS!r} of prompt {prompt_key} is {value!r}: give a number of 0 or more, or null where the "
             "prompt has no budget"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from concise_rl.errors import DataError, UserError
@@ -52,6 +53,10 @@ def test_a_prompt_without_a_budget_keeps_its_rewards():
         assert values(shaper, batch) == [1, 0]
         out, _ = shaper(batch, batch.task_reward, None)
         assert out.metrics == {"l1/deviation_mean": 0.0, "l1/over_frac": 0.0}
+
+
+def test_a_budget_may_come_from_an_array():
+    assert values(L1(), asked([1200], [1], n=np.int64(1000))) == pytest.approx([0.94])
 
 
 @pytest.mark.parametrize("n", [-1, "1000", True, math.nan, math.inf])
