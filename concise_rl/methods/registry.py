@@ -20,6 +20,16 @@ SHELVES: dict[str, dict[str, str]] = {
         "cosine": "Cosine",
         "overlong": "Overlong",
         "dars": "Dars",
+        "arora": "Arora",
+        "l1": "L1",
+        "alp": "Alp",
+        "laser": "Laser",
+        "shorter_better": "ShorterBetter",
+        "lead": "Lead",
+        "lazy": "Lazy",
+        "leash": "Leash",
+        "arlcp": "Arlcp",
+        "gr3": "Gr3",
     },
     "advantage": {
         "group_relative": "GroupRelative",
@@ -27,6 +37,7 @@ SHELVES: dict[str, dict[str, str]] = {
         "canon": "Canon",
         "difficulty_weighted": "DifficultyWeighted",
         "sign_safe": "SignSafe",
+        "lead": "LeadCredit",
     },
     "filter": {
         "untruncated": "Untruncated",
@@ -34,7 +45,9 @@ SHELVES: dict[str, dict[str, str]] = {
     },
     "curriculum": {},
     "sampler": {},
-    "edit": {},
+    "edit": {
+        "l1_prompt": "L1Prompt",
+    },
 }
 """Kind of component to name to class; the class is in `concise_rl.methods.<folder of the kind>.<name>`."""
 

@@ -37,6 +37,14 @@ def group_std(
     return batch.per_row((squares_P / n_P.clamp(min=1)).sqrt())
 
 
+def z_score(
+    batch: RolloutBatch, values_N: Tensor, mask_N: Tensor | None = None, *, epsilon: float, population: bool = False
+) -> Tensor:
+    """(x - mean) / (standard deviation + epsilon) over the same rows, (N,); 0 where they are one or all equal."""
+    centred_N = values_N.to(torch.float64) - group_mean(batch, values_N, mask_N)
+    return centred_N / (group_std(batch, values_N, mask_N, population=population) + epsilon)
+
+
 def group_count(batch: RolloutBatch, mask_N: Tensor | None = None) -> Tensor:
     """How many rows of each group count (and the mask keeps), repeated for its rows, (N,) int64."""
     return batch.per_row(batch.by_group(_kept(batch, mask_N)).sum(dim=1))

@@ -1,0 +1,32 @@
+"""What is counted in texts."""
+
+from __future__ import annotations
+
+import pytest
+
+from concise_rl.methods.texts import REFLECTION_WORDS, count_reflections
+
+
+@pytest.mark.parametrize(
+    ("text", "n"),
+    [
+        ("Wait, but let me double-check. Hmm.", 4),
+        ("", 0),
+        ("re-check", 1),
+        ("double-check", 1),
+        ("DOUBLE-CHECK the Check", 2),
+        ("verifying, checked, butter, waiting, ohm, hmmm", 0),
+        ("Alternatively or alternative", 2),
+        ("hold on, hold  on", 1),
+        ("think again and again; another thought", 2),
+        ("However... OH! oh?", 3),
+        ("wait\nwait</think>wait", 3),
+    ],
+)
+def test_reflection_words(text, n):
+    assert count_reflections(text) == n
+
+
+def test_every_word_counts_once():
+    assert len(REFLECTION_WORDS) == 13
+    assert all(count_reflections(f"so {word}, 7") == 1 for word in REFLECTION_WORDS)
