@@ -200,7 +200,7 @@ def plan(arguments: Sequence[str]) -> None:
 
     from concise_rl import planning
 
-    request = planning.Request.of(arguments)
+    request = planning.PlanRequest.of(arguments)
     print(planning.describe(request.plan(), request.title, request.price), end="")
 
 

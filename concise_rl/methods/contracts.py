@@ -55,7 +55,7 @@ class Transform(Component):
     """A link of the chain from task reward to credit. A stateless one says `apply`; one with state says `__call__`.
 
     A method is one chain: shapers turn reward into reward, (N,); advantages turn reward into credit, (N,) or (N, T).
-    Rows that do not count (`batch.counts`) are in no mean, minimum or history. A shaper hands their reward on as it
+    TuningRows that do not count (`batch.counts`) are in no mean, minimum or history. A shaper hands their reward on as it
     came, an advantage gives them 0.
     """
 
@@ -141,14 +141,14 @@ class Schedule(Protocol):
     def __call__(self, step: int) -> float: ...
 
 
-Rows = list[dict[str, Any]]
-"""Rows for supervised tuning, as TRL's trainers take them."""
+TuningRows = list[dict[str, Any]]
+"""TuningRows for supervised tuning, as TRL's trainers take them."""
 
 
 class Selector(Component):
     """Offline: stored samples of some problems to rows for SFT, or to preference pairs."""
 
-    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> Rows:
+    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> TuningRows:
         raise NotImplementedError
 
 

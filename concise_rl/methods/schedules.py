@@ -35,7 +35,7 @@ class Linear:
 
 
 @dataclass
-class Cosine:
+class CosineRamp:
     """From `start` to `end` along half a cosine over `steps` steps, then `end`.
 
     v(t) = end + (start - end) * (1 + cos(pi * min(1, t / steps))) / 2
@@ -126,7 +126,7 @@ class Stages:
 
 SCHEDULES: dict[str, type] = {
     "linear": Linear,
-    "cosine": Cosine,
+    "cosine": CosineRamp,
     "exponential": Exponential,
     "cosine_limit": CosineLimit,
     "stages": Stages,

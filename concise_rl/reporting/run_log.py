@@ -145,6 +145,8 @@ def read_rollouts(folder: str | Path) -> Iterator[StoredStep]:
     """
     path = Path(folder) / ROLLOUTS_FILE
     for number, line in _lines(path):
+        if "prompt_ids" in line.get("batch", {}):
+            raise DataError(f"{path} was written by an earlier concise_rl: train the run again to replay it")
         try:
             step = step_from_json(line)
         except (KeyError, TypeError, ValueError) as error:

@@ -14,7 +14,13 @@ from concise_rl.methods.history import History
 from concise_rl.model.loading import load_tokenizer
 from concise_rl.testbeds import ChainSum
 
-RULES = ("trainer.save_strategy=steps", "trainer.save_steps=1", "trainer.save_total_limit=null", "trainer.max_steps=8", "trainer.temperature=1.3")
+RULES = (
+    "trainer.save_strategy=steps",
+    "trainer.save_steps=1",
+    "trainer.save_total_limit=null",
+    "trainer.max_steps=8",
+    "trainer.temperature=1.3",
+)
 
 
 def few_prompts(path: str = "embedded:tiny"):
