@@ -55,7 +55,7 @@ class Transform(Component):
     """A link of the chain from task reward to credit. A stateless one says `apply`; one with state says `__call__`.
 
     A method is one chain: shapers turn reward into reward, (N,); advantages turn reward into credit, (N,) or (N, T).
-    TuningRows that do not count (`batch.counts`) are in no mean, minimum or history. A shaper hands their reward on as it
+    Rows that do not count (`batch.counts`) are in no mean, minimum or history. A shaper hands their reward on as it
     came, an advantage gives them 0.
     """
 
