@@ -25,7 +25,7 @@ from concise_rl.methods import SignSafe, load_method, method_names
 from concise_rl.methods.method import Method
 
 ROOT = Path(__file__).parents[1]
-GROUP_SIZE, CHUNK, LIMIT = 8, 500, 4096
+GROUP_SIZE, CHUNK, LIMIT = 8, 500, 16384
 
 
 def random_batch(seed: int, needs: frozenset[str], prompts: int = CHUNK) -> RolloutBatch:
@@ -36,7 +36,7 @@ def random_batch(seed: int, needs: frozenset[str], prompts: int = CHUNK) -> Roll
     def uniform(n: int = rows) -> Tensor:
         return torch.rand(n, generator=draw, dtype=torch.float64)
 
-    spread = torch.randn(rows, generator=draw, dtype=torch.float64) * 0.6 + 6.0
+    spread = torch.randn(rows, generator=draw, dtype=torch.float64) * 0.8 + 8.0
     lengths = spread.exp().round().long().clamp(1, LIMIT)
     names = {kind: [n.removeprefix(kind) for n in needs if n.startswith(kind)] for kind in (PART_PREFIX, COLUMN_PREFIX)}
     return RolloutBatch.of(
