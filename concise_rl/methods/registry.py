@@ -30,6 +30,11 @@ SHELVES: dict[str, dict[str, str]] = {
         "leash": "Leash",
         "arlcp": "Arlcp",
         "gr3": "Gr3",
+        "dast": "Dast",
+        "top_lambda": "TopLambda",
+        "deep_compress": "DeepCompress",
+        "smart_thinker": "SmartThinker",
+        "discount": "Discount",
     },
     "advantage": {
         "group_relative": "GroupRelative",
