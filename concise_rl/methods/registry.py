@@ -30,11 +30,15 @@ SHELVES: dict[str, dict[str, str]] = {
         "leash": "Leash",
         "arlcp": "Arlcp",
         "gr3": "Gr3",
+        "toggle": "Toggle",
         "dast": "Dast",
         "top_lambda": "TopLambda",
         "deep_compress": "DeepCompress",
         "smart_thinker": "SmartThinker",
         "discount": "Discount",
+        "triangle": "Triangle",
+        "effort": "Effort",
+        "jet": "Jet",
     },
     "advantage": {
         "group_relative": "GroupRelative",
@@ -52,6 +56,8 @@ SHELVES: dict[str, dict[str, str]] = {
     "sampler": {},
     "edit": {
         "l1_prompt": "L1Prompt",
+        "budget_prompt": "BudgetPrompt",
+        "effort": "PromptEffort",
     },
 }
 """Kind of component to name to class; the class is in `concise_rl.methods.<folder of the kind>.<name>`."""
