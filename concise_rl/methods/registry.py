@@ -36,7 +36,10 @@ SHELVES: dict[str, dict[str, str]] = {
         "deep_compress": "DeepCompress",
         "smart_thinker": "SmartThinker",
         "discount": "Discount",
+        "dr_saf": "DrSaf",
         "triangle": "Triangle",
+        "acoer": "Acoer",
+        "group_length": "GroupLength",
         "effort": "Effort",
         "jet": "Jet",
     },
@@ -58,6 +61,7 @@ SHELVES: dict[str, dict[str, str]] = {
         "l1_prompt": "L1Prompt",
         "budget_prompt": "BudgetPrompt",
         "effort": "PromptEffort",
+        "self_label": "SelfLabel",
     },
 }
 """Kind of component to name to class; the class is in `concise_rl.methods.<folder of the kind>.<name>`."""
