@@ -69,7 +69,9 @@ class DrSaf(Shaper):
         long_N = hard_N & ~batch.correct & (batch.lengths >= median_N)
         label_N = batch.part(LABEL)
         matched_N = label_N == torch.where(easy_N, 1.0, -1.0)
-        points_N = LENGTH * (short_N | long_N) + LABELLED * (label_N != 0) + MATCHED * matched_N
+        points_N = (
+            LENGTH * (short_N | long_N).double() + LABELLED * (label_N != 0).double() + MATCHED * matched_N.double()
+        )
         metrics = {
             "dr_saf/easy_frac": mean_where(easy_N, batch.counts),
             "dr_saf/hard_frac": mean_where(hard_N, batch.counts),

@@ -69,7 +69,7 @@ class GroupLength(Shaper):
         gate_N, base_N = self._gate(batch, value), value
         bonus_N = torch.zeros_like(value)
         for part_N, bonus in ((thought_N, self.bonus_think), (answer_N, self.bonus_answer)):
-            gained_N = bonus * (self._shortest(batch, part_N) & (base_N >= gate_N))
+            gained_N = bonus * (self._shortest(batch, part_N) & (base_N >= gate_N)).double()
             bonus_N = bonus_N + gained_N
             base_N = base_N + gained_N if self.variant is Variant.code else base_N
         ranked_N = self.lam_think * _weight(batch, thought_N) + self.lam_answer * _weight(batch, answer_N)

@@ -77,6 +77,8 @@ class SmartThinker(Shaper):
         gap_N = var_C_N - var_N
         shortest_N, longest_N = group_min(batch, batch.lengths), group_max(batch, batch.lengths)
         mode_N = (var_C_N * mean_N - var_N * mean_C_N) / torch.where(gap_N == 0, 1.0, gap_N)
+        # Right rows of one length are their own mode: a rounding error there would be a penalty that alpha enlarges.
+        mode_N = torch.where(var_C_N == 0, mean_C_N, mode_N)
         below_N = mean_C_N < mean_N if self.variant is Variant.derived else mean_C_N >= mean_N
         opt_N = torch.where(gap_N > 0, shortest_N, torch.minimum(torch.maximum(mode_N, shortest_N), longest_N))
         opt_N = torch.where(gap_N.abs() < SAME_VARIANCE, torch.where(below_N, shortest_N, longest_N), opt_N)

@@ -24,6 +24,11 @@ def test_by_hand():
     assert shaped == pytest.approx([1.03, 1.03, 0.08, 0.08, 0.08, 0.06, 0.05, 0.08, 0.08, 0.05])
 
 
+def test_points_are_worth_their_weight_to_the_last_digits():
+    shaped = rewards(DrSaf(weight=0.1), [10, 20], [1, 1], [EASY, HARD])
+    assert shaped == pytest.approx([1.8, 1.1], abs=1e-15)
+
+
 def test_an_easy_group_pays_its_shorter_half():
     shaped = rewards(DrSaf(), [10, 20, 30, 40], [1] * 4, [EASY, HARD, NONE, EASY])
     assert shaped == pytest.approx([1.08, 1.06, 1, 1.03])  # median 25

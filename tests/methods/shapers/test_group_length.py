@@ -39,6 +39,11 @@ def test_the_ranking_alone():
     assert rewards(both, [1, 0], [7, 7], [0, 10]) == pytest.approx([2, -1])
 
 
+def test_a_bonus_is_worth_its_value_to_the_last_digits():
+    shaper = GroupLength(lam_think=0, lam_answer=0, bonus_think=0.1, bonus_answer=0.2)
+    assert rewards(shaper, [1, 1], [1, 2], [1, 2]) == pytest.approx([1.3, 1], abs=1e-15)
+
+
 def test_the_first_of_the_shortest_gets_the_bonus_and_nobody_steps_in_for_it():
     assert bonuses([1, 1, 1], [5, 3, 3], [2, 2, 9]) == [10, 1, 0]
     assert bonuses([1, 1, 0], [5, 6, 3], [9, 9, 2]) == [0, 0, 0]

@@ -68,6 +68,12 @@ def test_no_right_row_above_the_optimum_no_penalty():
     assert rewards([10, 30, 0, 20], [1, 1, 0, 0]) == [1, 1, 0, 0]
 
 
+def test_right_rows_of_one_length_pay_nothing_however_long_they_are():
+    for length in (31337, 99991):
+        assert rewards([length, 7, 50021, 80000, 3], [1, 0, 0, 0, 0]) == [1, 0, 0, 0, 0]
+        assert rewards([length, length, 50021, 80000, 3], [1, 1, 0, 0, 0]) == [1, 1, 0, 0, 0]
+
+
 def test_rows_that_do_not_count_are_in_no_moment():
     alone = rewards([1000, 1400, 1500, 3000], [1, 1, 1, 0])
     beside = rewards([1000, 1400, 1500, 3000, 5], [1, 1, 1, 0, 1], scorable=[1, 1, 1, 1, 0])
