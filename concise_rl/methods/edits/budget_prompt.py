@@ -10,14 +10,13 @@ from concise_rl.data.base import Prompt
 from concise_rl.errors import UserError
 from concise_rl.methods.contracts import Edit
 from concise_rl.methods.edits.wording import ask
-from concise_rl.methods.shapers.triangle import STATED
 
 
 @dataclass
 class BudgetPrompt(Edit):
-    """Asks for a number of tokens, and writes it into the column `budget_tokens`.
+    """Asks for round(budget) tokens.
 
-    The text shows round(budget), the column holds the budget itself. A schedule makes it follow the step:
+    A schedule makes the budget follow the step:
     `edit.budget_prompt.budget={exponential: {start: 256, factor: 0.7, every: 100, minimum: 1}}`.
 
     Attributes:
@@ -39,5 +38,4 @@ class BudgetPrompt(Edit):
 
     def __call__(self, prompt: Prompt, rng: random.Random) -> Prompt:
         """The prompt with its budget."""
-        words = self.template.replace("{n}", str(round(self.budget)))
-        return ask(prompt, words, **{STATED: float(self.budget)})
+        return ask(prompt, self.template.replace("{n}", str(round(self.budget))))

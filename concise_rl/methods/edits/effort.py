@@ -34,8 +34,7 @@ WORDS = {
 class PromptEffort(Edit):
     """Asks a share of the prompts for a level of effort, and says in the column `low_effort` which ask for little.
 
-    Each prompt is drawn by itself, so the same prompt may ask for little effort in one step and not in another. For an
-    evaluation at one level set `share` to 1.
+    Each prompt is drawn by itself, and keeps its draw through a run. For an evaluation at one level set `share` to 1.
 
     Attributes:
         level: `low`, `medium` or `high`; `high` adds no words.

@@ -14,9 +14,6 @@ from concise_rl.errors import UserError
 from concise_rl.methods.contracts import Out, Shaper
 from concise_rl.methods.statistics import mean_where
 
-STATED = "budget_tokens"
-"""The column in which the edit `budget_prompt` says which budget a prompt states."""
-
 
 @dataclass
 class Triangle(Shaper):
@@ -29,8 +26,7 @@ class Triangle(Shaper):
     L is in sampled tokens, B is not rounded. Up to the budget **longer earns more**, and wrong rows earn it too, so a
     group of wrong rows is not without variance. A group of answers of exactly B tokens earns the most there is.
 
-    Where the edit `budget_prompt` wrote the budget that a prompt states, the row is scored by that one. It must be
-    B(t) of the same or of an earlier step: a row may be scored after the budget has moved on.
+    The edit `budget_prompt` states B(t) in the prompt; the recipe takes its numbers from here.
 
     Source: arXiv 2508.08940; no code to be had. Printed weights are 0.6/0.3 and 0.3/0.6 for correctness/length.
 
@@ -42,7 +38,7 @@ class Triangle(Shaper):
         wrong_too: wrong rows earn the triangle.
 
     Raises:
-        UserError: a field is out of its range, or a prompt states a budget that B0, gamma and T do not give.
+        UserError: a field is out of its range.
     """
 
     B0: float = 256.0
@@ -77,31 +73,17 @@ class Triangle(Shaper):
 
     def apply(self, batch: RolloutBatch, value: Tensor) -> Out:
         """Reward (N,) from verdicts, lengths and the step."""
-        length_N, budget_N = batch.lengths.double(), batch.per_row(self._budgets(batch))
-        falling_N = torch.where(length_N < 2 * budget_N, 1 - (length_N - budget_N) / budget_N, 0.0)
-        tri_N = torch.where(length_N <= budget_N, length_N / budget_N, falling_N)
+        length_N, budget = batch.lengths.double(), self.budget(batch.step)
+        falling_N = torch.where(length_N < 2 * budget, 1 - (length_N - budget) / budget, 0.0)
+        tri_N = torch.where(length_N <= budget, length_N / budget, falling_N)
         if not self.wrong_too:
             tri_N = torch.where(batch.correct, tri_N, 0.0)
         reward_N = self.w_c * batch.correct.double() + self.w_l * tri_N
         if self.w_f:
             reward_N = reward_N + self.w_f * batch.part("format")
         metrics = {
-            "triangle/budget_mean": float(budget_N.mean()),
+            "triangle/budget": budget,
             "triangle/length_reward_mean": mean_where(tri_N, batch.counts),
-            "triangle/over_frac": mean_where(length_N > budget_N, batch.counts),
+            "triangle/over_frac": mean_where(length_N > budget, batch.counts),
         }
         return Out(torch.where(batch.counts, reward_N, value), metrics)
-
-    def _budgets(self, batch: RolloutBatch) -> Tensor:
-        """(P,) tokens: what the prompts state, or B(t)."""
-        stated = batch.columns.get(STATED)
-        if stated is None:
-            return torch.full((batch.n_prompts,), self.budget(batch.step), dtype=torch.float64)
-        so_far = [self.budget(step) for step in range(0, batch.step + 1, self.T)]
-        for tokens in stated:
-            if not any(math.isclose(tokens, budget, rel_tol=1e-6) for budget in so_far):
-                raise UserError(
-                    f"Triangle: a prompt states a budget of {tokens} tokens, and B0={self.B0}, gamma={self.gamma}, "
-                    f"T={self.T} give {so_far[-1]} at step {batch.step}: set edit.budget_prompt.budget alike"
-                )
-        return torch.tensor(list(stated), dtype=torch.float64)

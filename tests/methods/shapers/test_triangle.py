@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 
 from concise_rl.batch import RolloutBatch
+from concise_rl.commands import config
 from concise_rl.data import Prompt
 from concise_rl.errors import UserError
 from concise_rl.methods import Triangle, load_method
@@ -52,24 +54,21 @@ def test_it_replaces_and_leaves_rows_that_do_not_count():
     assert rewards(Triangle(), [256, 256], [1, 1], task_reward=[7, 7], scorable=[1, 0]) == pytest.approx([0.9, 7])
 
 
-def test_the_stated_budget_counts_and_must_be_one_of_the_shapers():
-    stated = {"columns": {"budget_tokens": [256.0]}}
-    assert rewards(Triangle(), [256], [1], step=100, **stated) == pytest.approx([0.9])  # scored a step late
-    with pytest.raises(UserError, match=r"states a budget of 256.0 tokens.*give 128.0 at step 0.*set edit"):
-        rewards(Triangle(B0=128.0), [256], [1], **stated)
-
-
 @pytest.mark.parametrize("step", [0, 99, 100, 230, 800, 1600, 5000])
-def test_the_recipes_prompt_and_reward_have_one_budget(step):
+@pytest.mark.parametrize("changed", [{}, {"B0": 512, "gamma": 0.5, "T": 40}])
+def test_prompt_and_reward_of_a_run_have_one_budget(step, changed):
+    overrides = [f"shaper.triangle.{name}={value}" for name, value in changed.items()]
+    method = config.method_of(config.compose(["method=train_long", *overrides]))
+    edited = method.at("edit.budget_prompt", step)(Prompt.of("2+2?", "4"), random.Random(0))
+    budget = Triangle(**changed).budget(step)
+    assert edited.messages[0]["content"] == f"2+2?\n\nUse exactly {round(budget)} tokens."
+    batch = RolloutBatch.of(prompt_keys=[edited.id], group_size=1, lengths=[1], correct=[1], step=step)
+    assert method.apply(batch, {})[0].reward.item() == pytest.approx(0.6 + 0.3 / budget)
+
+
+def test_the_recipe_without_a_run():
     method = load_method("train_long")
-    edited = method.at("edit.budget_prompt", step)(Prompt.of("2+2?", "4"), None)
-    assert edited.columns["budget_tokens"] == pytest.approx(method.shapers[0].budget(step))
-    batch = RolloutBatch.of(
-        prompt_keys=[edited.id], group_size=1, lengths=[1], correct=[1], step=step,
-        columns={"budget_tokens": [edited.columns["budget_tokens"]]},
-    )  # fmt: skip
-    expected = 0.6 + 0.3 / method.shapers[0].budget(step)
-    assert method.apply(batch, {})[0].reward.item() == pytest.approx(expected)
+    assert method.at("edit.budget_prompt", 230).budget == pytest.approx(125.44)
 
 
 @pytest.mark.parametrize(
