@@ -40,12 +40,17 @@ _DIFFICULTY = re.compile(r"\bdifficulty:\s*[\[*`]*(easy|hard|cfrb|pfrb)\b", re.I
 _EASY = {"easy", "cfrb"}
 
 
+def thought_of(text: str, think_end: str = THINK_END) -> str:
+    """What stands before the first `think_end`; the whole text where there is none."""
+    return text.split(think_end, 1)[0]
+
+
 def difficulty_label(text: str, think_end: str = THINK_END) -> float:
     """What a completion calls its problem: 1 easy, -1 hard, 0 nothing.
 
-    The first `Difficulty: easy` or `Difficulty: hard` of the thought decides; the thought ends with the first
-    `think_end`, and is the whole text where there is none. Upper and lower case are alike, brackets, stars and
-    backticks before the word are skipped, and so the forms CFRB (easy) and PFRB (hard) of DR. SAF's own prompt count.
+    The first `Difficulty: easy` or `Difficulty: hard` of the thought decides. Upper and lower case are alike, brackets,
+    stars and backticks before the word are skipped, and CFRB (easy) and PFRB (hard), the words of DR. SAF's own prompt,
+    count too.
     """
-    found = _DIFFICULTY.search(text.split(think_end, 1)[0])
+    found = _DIFFICULTY.search(thought_of(text, think_end))
     return 0.0 if found is None else 1.0 if found[1].lower() in _EASY else -1.0

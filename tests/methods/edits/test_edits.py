@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 
@@ -63,27 +64,5 @@ def test_a_share_of_the_prompts_asks_for_little_effort():
 
 def test_the_label_that_is_asked_for_is_the_one_that_is_read():
     words = edited(SelfLabel()).messages[2]["content"]
-    assert "Difficulty: easy" in words
-    assert "Difficulty: hard" in words
-
-
-@pytest.mark.parametrize(
-    ("text", "label"),
-    [
-        ("Difficulty: easy\n4</think>4", 1),
-        ("difficulty:  **Hard**\n...", -1),
-        ("Difficulty: [CFRB] ...", 1),
-        ("Difficulty: PFRB", -1),
-        ("Difficulty: hard. No, Difficulty: easy", -1),
-        ("so</think>Difficulty: easy", 0),
-        ("this is easy", 0),
-        ("Difficulty: easygoing", 0),
-        ("", 0),
-    ],
-)
-def test_labels(text, label):
-    assert difficulty_label(text) == label
-
-
-def test_another_end_of_thought():
-    assert difficulty_label("so</t>Difficulty: easy", think_end="</t>") == 0
+    asked = re.findall("`(.*?)`", words)
+    assert [difficulty_label(line) for line in asked] == [1, -1]
