@@ -42,6 +42,7 @@ SHELVES: dict[str, dict[str, str]] = {
     "filter": {
         "untruncated": "Untruncated",
         "zero_variance": "DropZeroVariance",
+        "gfpo": "Gfpo",
     },
     "curriculum": {},
     "sampler": {},
