@@ -38,13 +38,18 @@ SHELVES: dict[str, dict[str, str]] = {
         "difficulty_weighted": "DifficultyWeighted",
         "sign_safe": "SignSafe",
         "lead": "LeadCredit",
+        "dler": "Dler",
+        "scalerl": "Scalerl",
+        "prompt_average": "PromptAverage",
     },
     "filter": {
         "untruncated": "Untruncated",
         "zero_variance": "DropZeroVariance",
         "gfpo": "Gfpo",
     },
-    "curriculum": {},
+    "curriculum": {
+        "pass_rate": "PassRate",
+    },
     "sampler": {},
     "edit": {
         "l1_prompt": "L1Prompt",
