@@ -41,6 +41,9 @@ SHELVES: dict[str, dict[str, str]] = {
         "dler": "Dler",
         "scalerl": "Scalerl",
         "prompt_average": "PromptAverage",
+        "diet": "Diet",
+        "qglas": "Qglas",
+        "ddca": "Ddca",
     },
     "filter": {
         "untruncated": "Untruncated",
