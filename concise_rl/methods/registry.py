@@ -44,6 +44,9 @@ SHELVES: dict[str, dict[str, str]] = {
         "diet": "Diet",
         "qglas": "Qglas",
         "ddca": "Ddca",
+        "max_rl": "MaxRl",
+        "gdpo": "Gdpo",
+        "vector_cost": "VectorCost",
     },
     "filter": {
         "untruncated": "Untruncated",
