@@ -52,6 +52,7 @@ SHELVES: dict[str, dict[str, str]] = {
         "untruncated": "Untruncated",
         "zero_variance": "DropZeroVariance",
         "gfpo": "Gfpo",
+        "decs_kappa": "DecsKappa",
     },
     "curriculum": {
         "pass_rate": "PassRate",

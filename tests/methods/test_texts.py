@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from concise_rl.methods.texts import REFLECTION_WORDS, count_reflections
+from concise_rl.methods.texts import REFLECTION_WORDS, count_reflections, necessary_share
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,20 @@ def test_reflection_words(text, n):
 def test_every_word_counts_once():
     assert len(REFLECTION_WORDS) == 13
     assert all(count_reflections(f"so {word}, 7") == 1 for word in REFLECTION_WORDS)
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "share"),
+    [
+        ("<think>2+3=5, wait, 5</think>5", "5", 14 / 21),
+        ("<think>2+3=5</think>5", "5", 1.0),
+        ("<think>4, wait, it is 5. Check: 5</think>", "5", 25 / 33),
+        ("<think>15 and 5.5 and -50</think>5", "5", 0.0),
+        ("<think>so 5.</think>", "5", 1.0),
+        ("<think>6</think>5", "5", 0.0),
+        ("", "5", 0.0),
+        ("5", "", 0.0),
+    ],
+)
+def test_the_share_up_to_the_first_right_chunk(text, reference, share):
+    assert necessary_share(text, reference) == pytest.approx(share)
