@@ -56,6 +56,9 @@ SHELVES: dict[str, dict[str, str]] = {
     },
     "curriculum": {
         "pass_rate": "PassRate",
+        "e2h": "E2h",
+        "seta": "Seta",
+        "readmit": "Readmit",
     },
     "sampler": {},
     "edit": {
