@@ -59,6 +59,8 @@ SHELVES: dict[str, dict[str, str]] = {
         "e2h": "E2h",
         "seta": "Seta",
         "readmit": "Readmit",
+        "pools": "Pools",
+        "t1": "T1",
     },
     "sampler": {},
     "edit": {
