@@ -54,3 +54,22 @@ def difficulty_label(text: str, think_end: str = THINK_END) -> float:
     """
     found = _DIFFICULTY.search(thought_of(text, think_end))
     return 0.0 if found is None else 1.0 if found[1].lower() in _EASY else -1.0
+
+
+def necessary_share(text: str, reference: str) -> float:
+    """How much of a thought was needed: its share up to the end of the first chunk that holds the right answer.
+
+    The thought is all before `</think>`. It is cut into chunks, each beginning at a reflection word, and a chunk is
+    right if the reference stands in it as a word of its own. Shares are of characters, which stand for tokens. 0 where
+    no chunk is right. DECS, arXiv 2509.25827, asks a judge model about each chunk instead.
+
+    Example::
+
+        necessary_share("<think>2+3=5, wait, 5</think>5", "5")        # 14 of 21 characters
+    """
+    thought = text.partition("</think>")[0]
+    right = re.search(rf"(?<![\w.]){re.escape(reference)}(?!\w|\.\d)", thought) if reference else None
+    if right is None:
+        return 0.0
+    turn = _REFLECTION.search(thought, right.end())
+    return (turn.start() if turn else len(thought)) / len(thought)
