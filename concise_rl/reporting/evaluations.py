@@ -12,9 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from concise_rl.errors import printable
 from concise_rl.reporting.glossary import describe
 from concise_rl.reporting.progress import clock
-from concise_rl.reporting.summary import difficulty_rows, length_rows, printable
+from concise_rl.reporting.summary import difficulty_rows, length_rows
 
 LOG_LINES = 10
 """Progress lines of an evaluation where standard output is no terminal."""

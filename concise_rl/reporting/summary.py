@@ -7,7 +7,6 @@ known `mean_tokens_correct`, `mean_tokens_wrong`, `truncated_frac`, `oracle_rati
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from concise_rl.errors import printable
 from concise_rl.reporting.glossary import describe
 
 Summary = Mapping[str, Any]
@@ -224,13 +224,6 @@ def pairs_view(picked: Sequence[tuple[str, CompletionPair]]) -> RenderableType:
         table.add_row(*(Text(shorten(printable(answer.text))) for answer in (pair.before, pair.after)))
         tables.append(table)
     return Group(*tables)
-
-
-def printable(text: str) -> str:
-    """The text with control characters other than newline and tab made visible, so none can steer a terminal."""
-    if text.replace("\n", "").replace("\t", "").isprintable():  # a hundred times faster than character by character
-        return text
-    return "".join(c if c in "\n\t" or unicodedata.category(c)[0] != "C" else f"\\x{ord(c):02x}" for c in text)
 
 
 def csv_cell(value: Any) -> Any:

@@ -7,9 +7,10 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from concise_rl.errors import printable
 from concise_rl.reporting.compare.results import Result
 from concise_rl.reporting.glossary import describe
-from concise_rl.reporting.summary import csv_cell, headline, markdown_table, printable
+from concise_rl.reporting.summary import csv_cell, headline, markdown_table
 
 COLUMNS = (
     "accuracy", "accuracy_spread", "mean_tokens", "mean_tokens_spread", "oracle_ratio", "mean_tokens_correct",
