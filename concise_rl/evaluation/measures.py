@@ -230,7 +230,8 @@ def curve_summary(budgets: Sequence[int], rows_at: Sequence[Sequence[EvaluationR
     counts = [found.counts_P for found in problems]
     points = []
     for budget, correct_P, tokens_P, counts_P in zip(budgets, correct, tokens, counts, strict=True):
-        values, intervals = ratios({"accuracy": (correct_P, counts_P), "mean_tokens": (tokens_P, counts_P)})
+        statistics = {"accuracy": (correct_P, counts_P), "mean_tokens": (tokens_P, counts_P)}
+        values, intervals = ratios(statistics, ["accuracy"])
         points.append({"budget": budget, **values, **{f"{name}_interval": found for name, found in intervals.items()}})
     summary: dict[str, Any] = {"points": points, "problems": len(ids), "budget_area": None, "arise": None}
     weights = budget_weights(budgets)

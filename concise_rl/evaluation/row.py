@@ -9,6 +9,9 @@ from typing import Any
 
 from concise_rl.verifiers.base import Verdict
 
+MAX_TOKENS = 2**40
+"""No completion is longer; a file or a server that says so is damaged, and its sums would overflow."""
+
 
 @dataclass(frozen=True)
 class EvaluationRow:
@@ -49,6 +52,8 @@ class EvaluationRow:
     token_ids: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.length > MAX_TOKENS:
+            raise ValueError(f"length is a number of {len(str(self.length))} digits: give at most {MAX_TOKENS}")
         if self.length < 0 or (self.think_length is not None and not 0 <= self.think_length <= self.length):
             raise ValueError(
                 f"think_length={self.think_length}, length={self.length}: need 0 <= think_length <= length"
