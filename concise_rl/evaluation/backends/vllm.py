@@ -54,6 +54,9 @@ class VLLMBackend:
                         max_tokens=sampling.max_new_tokens,
                         temperature=sampling.temperature,
                         top_p=sampling.top_p,
+                        top_k=sampling.top_k or -1,  # all tokens, in every version
+                        min_p=sampling.min_p,
+                        repetition_penalty=1.0,
                         seed=request.seed % SEEDS,
                         skip_special_tokens=False,
                     )
