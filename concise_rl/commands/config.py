@@ -154,6 +154,7 @@ def _defaults(component: type) -> dict[str, Any]:
         f.name: f.default if f.default is not dataclasses.MISSING
         else {} if f.default_factory is not dataclasses.MISSING else "???"
         for f in dataclasses.fields(component)
+        if f.init and f.name != "tokenizer"  # an object, which no recipe can name
     }  # fmt: skip
 
 

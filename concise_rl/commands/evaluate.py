@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,7 +145,11 @@ def load_backend(config: DictConfig) -> tuple[Backend, Any]:
                 f"backend.endpoint=completions renders prompts with the tokenizer of model.path={config.model.path}: "
                 "name the served model's, model=hf model.path=..., or let the server do it, backend.endpoint=chat"
             )
-        return backend, None if backend.endpoint == "chat" else load_tokenizer(config.model)
+        if backend.endpoint == "completions":
+            return backend, load_tokenizer(config.model)
+        # Nothing is rendered here; a tokenizer at hand counts the thinking that the server does not count.
+        at_hand = config.model.path not in EMBEDDED and Path(config.model.path).is_dir()
+        return (replace(backend, tokenizer=load_tokenizer(config.model)) if at_hand else backend), None
     tokenizer = load_tokenizer(config.model)
     if name == "vllm":
         return VLLMBackend(EMBEDDED.get(config.model.path, config.model.path), **fields), tokenizer

@@ -14,7 +14,7 @@ from concise_rl.data import Prompt, render
 from concise_rl.data.base import content_key
 from concise_rl.errors import UserError
 from concise_rl.evaluation import store as storage
-from concise_rl.evaluation.backends import Backend, Request, Sampling, TransformersBackend
+from concise_rl.evaluation.backends import Backend, HTTPBackend, Request, Sampling, TransformersBackend
 from concise_rl.evaluation.judge import Job, Judge, Progress
 from concise_rl.evaluation.metrics import notices, paired_difference, summarize
 from concise_rl.evaluation.modes import AS_TRAINED, Mode, complete
@@ -149,6 +149,8 @@ def evaluate(
 
 def as_backend(model: Any, tokenizer: Any, batch_rows: int = 128) -> Backend:
     """The model itself where it is a back end, else one that runs it with transformers."""
+    if isinstance(model, HTTPBackend) and model.tokenizer is None:
+        return dataclasses.replace(model, tokenizer=tokenizer)
     return model if isinstance(model, Backend) else TransformersBackend(model, tokenizer, batch_rows)
 
 
