@@ -152,7 +152,8 @@ def load_backend(config: DictConfig) -> tuple[Backend, Any]:
         return (replace(backend, tokenizer=load_tokenizer(config.model)) if at_hand else backend), None
     tokenizer = load_tokenizer(config.model)
     if name == "vllm":
-        return VLLMBackend(EMBEDDED.get(config.model.path, config.model.path), **fields), tokenizer
+        loading = {key: config.model[key] for key in ("dtype", "revision", "trust_remote_code")}
+        return VLLMBackend(EMBEDDED.get(config.model.path, config.model.path), **loading, **fields), tokenizer
     return TransformersBackend(load_model(config.model), tokenizer, **fields), tokenizer
 
 
