@@ -93,13 +93,23 @@ class EvaluationRow:
         """
         for name, kinds in _JSON_TYPES.items():
             if name in line and type(line[name]) not in kinds:
-                raise TypeError(f"{name} is {line[name]!r}, not of type {kinds[0].__name__}")
+                raise TypeError(f"{name} is {str(line[name])[:40]!r}, not of type {kinds[0].__name__}")
         fields = dict(line)
         if "verdict" in fields:
-            fields["verdict"] = Verdict(**fields["verdict"])
+            fields["verdict"] = _verdict(fields["verdict"])
         if "token_ids" in fields:
             fields["token_ids"] = tuple(fields["token_ids"])
         return cls(**fields)
+
+
+def _verdict(fields: Mapping[str, Any]) -> Verdict:
+    kinds: dict[str, tuple[type, ...]] = {
+        "correct": (bool,), "scorable": (bool,), "reward": (float, int), "parts": (dict,), "reason": (str,)
+    }  # fmt: skip
+    for name, value in fields.items():
+        if name in kinds and type(value) not in kinds[name]:
+            raise TypeError(f"verdict.{name} is not of type {kinds[name][0].__name__}")
+    return Verdict(**fields)
 
 
 _OPTIONAL = {field.name: field.default for field in dataclasses.fields(EvaluationRow) if field.name in (
