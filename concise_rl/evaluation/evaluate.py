@@ -12,6 +12,7 @@ from typing import Any
 
 from concise_rl.data import Prompt, render
 from concise_rl.data.base import content_key
+from concise_rl.data.templates import apply_template
 from concise_rl.errors import UserError
 from concise_rl.evaluation import store as storage
 from concise_rl.evaluation.backends import Backend, HTTPBackend, Request, Sampling, TransformersBackend
@@ -177,8 +178,7 @@ def plan(
     asked: Counter[str] = Counter()
     same_text: Counter[str] = Counter()
     jobs = []
-    for prompt in prompts:
-        text = render_text(prompt, tokenizer, system, template)
+    for prompt, text in zip(prompts, render_texts(prompts, tokenizer, system, template), strict=True):
         messages = ({"role": "system", "content": system}, *prompt.messages) if system else prompt.messages
         for _ in range(samples):
             own_seed = int(content_key(str(seed), text, str(same_text[text])), 16) >> 1
@@ -189,13 +189,18 @@ def plan(
     return jobs
 
 
-def render_text(
-    prompt: Prompt, tokenizer: Any, system: str | None = None, template: Mapping[str, Any] | None = None
-) -> str:
-    """The prompt as text, up to where the model is to go on: through the chat template where there is one."""
+def render_texts(
+    prompts: Sequence[Prompt], tokenizer: Any, system: str | None = None, template: Mapping[str, Any] | None = None
+) -> list[str]:
+    """The prompts as texts, up to where the model is to go on: through the chat template where there is one.
+
+    Raises:
+        UserError: see `concise_rl.data.templates.apply_template`.
+    """
     if tokenizer is None:
-        return "\n\n".join([*([system] if system else []), *(message["content"] for message in prompt.messages)])
-    rendered = render(prompt, tokenizer, system)
-    if isinstance(rendered, str):
-        return rendered
-    return tokenizer.apply_chat_template(rendered, tokenize=False, add_generation_prompt=True, **(template or {}))
+        opening = [system] if system else []
+        return ["\n\n".join([*opening, *(message["content"] for message in prompt.messages)]) for prompt in prompts]
+    made = [render(prompt, tokenizer, system) for prompt in prompts]
+    conversations = [one for one in made if not isinstance(one, str)]
+    applied = iter(apply_template(tokenizer, conversations, template))
+    return [one if isinstance(one, str) else next(applied) for one in made]

@@ -11,6 +11,7 @@ import torch
 
 from concise_rl.assets import TINY
 from concise_rl.data import Prompt, check_references
+from concise_rl.data.templates import check_template
 from concise_rl.errors import DataError, UserError
 from concise_rl.verifiers import Verifier, verify_many
 
@@ -30,7 +31,7 @@ def load_tokenizer(spec: Any) -> Any:
     """The tokenizer of `model.path`, with a pad token.
 
     Raises:
-        UserError: there is none, or it has no EOS token.
+        UserError: there is none, it has no EOS token, or its chat template goes beyond the bounds of time or memory.
     """
     from transformers import AutoTokenizer
 
@@ -42,6 +43,7 @@ def load_tokenizer(spec: Any) -> Any:
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    check_template(tokenizer)
     return tokenizer
 
 
