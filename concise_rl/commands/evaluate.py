@@ -197,7 +197,7 @@ def evaluate_task(
             )
         summary["budget_curve"] = curve.summary()
     if getattr(task.source, "brevity", False):
-        summary["yap"] = yap_summary(result.rows)
+        summary["yap"] = yap_summary(result.rows, config.model.think_end)
     replace_text(folder / "summary.json", to_json(summary))
     for notice in result.notices():
         console.print(printable(f"{task.name}: {notice}"), markup=False)

@@ -73,7 +73,7 @@ def summarize(rows: Sequence[EvaluationRow], think_end: str = "</think>") -> dic
     problems = Problems.of(rows)
     statistics = (
         _answers(rows, problems) | _lengths(rows, problems) | _texts(rows, problems, think_end)
-        | _several_samples(rows, problems)
+        | _several_samples(rows, problems, think_end)
     )  # fmt: skip
     values, intervals = ratios(statistics, _shares(statistics))
     tokens_R = np.array([row.length for row in rows])
@@ -277,7 +277,7 @@ def _texts(rows: Sequence[EvaluationRow], problems: Problems, think_end: str) ->
     }
 
 
-def _several_samples(rows: Sequence[EvaluationRow], problems: Problems) -> dict[str, Ratio]:
+def _several_samples(rows: Sequence[EvaluationRow], problems: Problems, think_end: str) -> dict[str, Ratio]:
     by_problem: dict[str, list[EvaluationRow]] = {prompt_id: [] for prompt_id in problems.ids}
     for row in rows:
         by_problem[row.prompt_id].append(row)
@@ -288,7 +288,9 @@ def _several_samples(rows: Sequence[EvaluationRow], problems: Problems) -> dict[
     spread = length_spread(rows)
     statistics = {"tokens_cv": (np.array([spread[prompt_id]["cv"] for prompt_id in by_problem]), one_P)}
     correct = [[row.correct for row in own] for own in by_problem.values()]
-    answers = [["" if row.correct else answer_key(row.completion) for row in own] for own in by_problem.values()]
+    answers = [
+        ["" if row.correct else answer_key(row.completion, think_end) for row in own] for own in by_problem.values()
+    ]
     for k in sample_counts(samples):
         statistics[f"pass_at_{k}"] = (np.array([pass_at_k(len(own), sum(own), k) for own in correct]), one_P)
         if k > 2:  # of two votes the majority is the accuracy
