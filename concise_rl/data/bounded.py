@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-MEMORY_BYTES = 768 << 20
+MEMORY_BYTES = 512 << 20
 """What the work may take beyond its interpreter and libraries."""
 
 START_SECONDS = 120.0
@@ -28,7 +28,9 @@ SILENCE_SECONDS = 20.0
 """Between one result and the next."""
 
 RESULT_BYTES = 16 << 20
-TOTAL_BYTES = 512 << 20
+TOTAL_BYTES = 256 << 20
+"""Of all results together, as JSON."""
+
 ORPHAN_GRACE_SECONDS = 10.0
 
 
@@ -44,20 +46,24 @@ class WorkFailed(Exception):
         self.kind = kind
 
 
-def bounded(work: str, request: Mapping[str, Any], *, silence_seconds: float = SILENCE_SECONDS) -> Iterator[Any]:
+def bounded(
+    work: str, request: Mapping[str, Any], *, silence_seconds: float = SILENCE_SECONDS, extra_bytes: int = 0
+) -> Iterator[Any]:
     """What the function `work` (`package.module:name`) makes of a request: JSON values, one after the other.
 
     Args:
         work: imports what it needs and returns an iterator; the bounds hold for what that does.
         request, and what is yielded: JSON values; what is none becomes its text.
         silence_seconds: longest wait for the next result.
+        extra_bytes: that memory and results may take besides, because the input is large by itself.
 
     Raises:
         OutOfBounds: a bound was reached, and the process is dead.
         WorkFailed: the function raised.
     """
     process = subprocess.Popen(
-        [sys.executable, "-c", f"from concise_rl.data.bounded import serve; serve({work!r}, {silence_seconds})"],
+        [sys.executable, "-c", "from concise_rl.data.bounded import serve; "
+         f"serve({work!r}, {silence_seconds}, {MEMORY_BYTES + extra_bytes})"],
         env=os.environ | {
             "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
             "PYTHONSAFEPATH": "1",
@@ -73,7 +79,7 @@ def bounded(work: str, request: Mapping[str, Any], *, silence_seconds: float = S
         with contextlib.suppress(BrokenPipeError):  # a dead process shows when it is read
             process.stdin.write(json.dumps(request).encode())
             process.stdin.close()
-        yield from _results(process, silence_seconds)
+        yield from _results(process, silence_seconds, extra_bytes)
     finally:
         process.kill()
         process.wait()
@@ -82,15 +88,15 @@ def bounded(work: str, request: Mapping[str, Any], *, silence_seconds: float = S
                 pipe.close()  # type: ignore[union-attr]
 
 
-def _results(process: subprocess.Popen[bytes], silence_seconds: float) -> Iterator[Any]:
-    lines = _lines(process, silence_seconds)
+def _results(process: subprocess.Popen[bytes], silence_seconds: float, extra_bytes: int) -> Iterator[Any]:
+    lines = _lines(process, silence_seconds, TOTAL_BYTES + extra_bytes)
     next(lines, None)  # it is up
     for line in lines:
         kind, content = json.loads(line)
         if kind == "done":
             return
         if kind == "MemoryError":
-            raise OutOfBounds(f"takes more than {MEMORY_BYTES >> 20} MiB of memory")
+            raise OutOfBounds(f"takes more than {(MEMORY_BYTES + extra_bytes) >> 20} MiB of memory")
         if kind != "result":
             raise WorkFailed(kind, content)
         yield content
@@ -98,7 +104,7 @@ def _results(process: subprocess.Popen[bytes], silence_seconds: float) -> Iterat
     raise OutOfBounds(f"ends the process that runs it (exit code {process.wait()}), mostly for want of memory")
 
 
-def _lines(process: subprocess.Popen[bytes], silence_seconds: float) -> Iterator[bytes]:
+def _lines(process: subprocess.Popen[bytes], silence_seconds: float, total_bytes: int) -> Iterator[bytes]:
     assert process.stdout is not None
     waiting, total, patience = bytearray(), 0, START_SECONDS
     with selectors.DefaultSelector() as selector:
@@ -114,8 +120,8 @@ def _lines(process: subprocess.Popen[bytes], silence_seconds: float) -> Iterator
             waiting += piece
             if len(waiting) > RESULT_BYTES and b"\n" not in piece:
                 raise OutOfBounds(f"makes a text of more than {RESULT_BYTES >> 20} MiB")
-            if total > TOTAL_BYTES:
-                raise OutOfBounds(f"makes more than {TOTAL_BYTES >> 20} MiB of text")
+            if total > total_bytes:
+                raise OutOfBounds(f"makes more than {total_bytes >> 20} MiB of text")
             if b"\n" in piece:
                 *whole, rest = bytes(waiting).split(b"\n")
                 waiting = bytearray(rest)
@@ -127,7 +133,7 @@ def _lines(process: subprocess.Popen[bytes], silence_seconds: float) -> Iterator
 # --- on the other side ------------------------------------------------------------------------------------------------
 
 
-def serve(work: str, silence_seconds: float) -> None:
+def serve(work: str, silence_seconds: float, memory_bytes: int) -> None:
     """Answer one request; started by `bounded` alone."""
     import importlib
 
@@ -137,7 +143,7 @@ def serve(work: str, silence_seconds: float) -> None:
     request = json.loads(sys.stdin.buffer.read())
     results = function(request)
     _say("up", None)
-    _limit_memory()
+    _limit_memory(memory_bytes)
     try:
         for result in _each(results, silence_seconds):
             _say("result", result)
@@ -168,9 +174,9 @@ def _say(kind: str, content: Any) -> None:
     sys.stdout.flush()
 
 
-def _limit_memory() -> None:
+def _limit_memory(memory_bytes: int) -> None:
     """From here on, on top of what the interpreter and its libraries have taken."""
     with contextlib.suppress(OSError, ValueError):  # not every system lets a process limit its address space
         with open("/proc/self/statm") as sizes:
             taken = int(sizes.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY_BYTES,) * 2)
+        resource.setrlimit(resource.RLIMIT_AS, (taken + memory_bytes,) * 2)

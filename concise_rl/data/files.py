@@ -24,6 +24,9 @@ Placed = tuple[str, Row]
 
 _SPLITS = ("train", "test")
 
+UNPACKING = 8
+"""A Parquet file may unpack to so many times its size, and what `bounded` allows; text shrinks to a third or so."""
+
 PARQUET_ROWS = 64
 """Rows that are unpacked at once."""
 
@@ -306,8 +309,11 @@ def _read_json(path: Path) -> list[Placed]:
 def _read_parquet(path: Path) -> list[Placed]:
     """The rows, unpacked within bounds: a file of a few kilobytes can hold many gigabytes."""
     rows: list[Row] = []
+    extra = UNPACKING * path.stat().st_size
     try:
-        for row in bounded("concise_rl.data.files:parquet_rows", {"path": str(path)}, silence_seconds=60.0):
+        for row in bounded(
+            "concise_rl.data.files:parquet_rows", {"path": str(path)}, silence_seconds=60.0, extra_bytes=extra
+        ):
             rows.append(row)
     except OutOfBounds as error:
         raise DataError(f"{path} row {len(rows)} {error}: split the file, or write it as .jsonl") from error

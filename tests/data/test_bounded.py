@@ -52,12 +52,13 @@ def idle(request):
     [
         ("hang", "takes more than 0.5 s"),
         ("die", r"ends the process that runs it \(exit code -9\)"),
-        ("memory", "takes more than 768 MiB of memory"),
+        ("memory", "takes more than 512 MiB of memory"),
         ("long", "makes a text of more than 16 MiB"),
-        ("many", "makes more than 512 MiB of text"),
+        ("many", "makes more than 32 MiB of text"),
     ],
 )
-def test_every_bound_is_kept_and_said(kind, message):
+def test_every_bound_is_kept_and_said(kind, message, monkeypatch):
+    monkeypatch.setattr("concise_rl.data.bounded.TOTAL_BYTES", 32 << 20)  # the others are met in a moment
     results = bounded(f"{HERE}:working", {"kind": kind}, silence_seconds=0.5 if kind == "hang" else 20)
     assert next(results) == "first"
     with pytest.raises(OutOfBounds, match=message):
@@ -88,7 +89,7 @@ LOOPS = "{% for a in range(99999) %}" * 3 + "{% endfor %}" * 3
     ("template", "message"),
     [
         (LOOPS, "takes more than 1 s"),
-        ("{{ 'a' * 3000000000 }}", "takes more than 768 MiB of memory"),
+        ("{{ 'a' * 3000000000 }}", "takes more than 512 MiB of memory"),
         ("{% if messages[0]['content'] == '2+1=' %}{{ 'a' * 3000000000 }}{% endif %}", r".* of memory \(at '2\+1='\)"),
         ("{{ 'a' * 30000000 }}", "makes a text of more than 16 MiB"),
         ("{{ raise_exception('no \\x1b[2J system prompt') }}", "raises TemplateError: no \x1b.2J system prompt"),
@@ -127,7 +128,7 @@ def write(path, **columns):
 def peak_of_reading(path):
     """MiB that reading the file takes in a process of its own, and what it says."""
     code = (
-        "import resource, sys; from concise_rl.data import Local\n"
+        "import resource, sys; from concise_rl.data import Local, bounded; bounded.TOTAL_BYTES = 32 << 20\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try: Local(path=sys.argv[1]).load('train')\n"
         "except ValueError as error: print(error)\n"
@@ -141,7 +142,7 @@ def peak_of_reading(path):
 @pytest.mark.parametrize("shape", ["one value", "a dictionary"])
 def test_a_parquet_bomb_is_refused_in_bounded_memory(tmp_path, shape):
     if shape == "one value":
-        questions = pyarrow.array(["a" * (200 << 20)])
+        questions = pyarrow.array(["a" * (100 << 20)])
     else:  # one text of a megabyte, for which each of 20,000 rows has a number
         index = pyarrow.array([0] * 20_000, pyarrow.int32())
         questions = pyarrow.DictionaryArray.from_arrays(index, ["a" * (1 << 20)])
@@ -152,7 +153,7 @@ def test_a_parquet_bomb_is_refused_in_bounded_memory(tmp_path, shape):
     assert said.startswith(f"{path} row ")
     assert "memory" in said or "makes more than" in said
     assert said.endswith(": split the file, or write it as .jsonl")
-    assert peak < 1024
+    assert peak < 160
 
 
 def test_text_that_is_no_utf8_is_named_with_file_row_and_column(tmp_path):
@@ -173,3 +174,10 @@ def test_a_value_that_json_lacks_becomes_its_text(tmp_path):
     (prompt,) = Local(path=path, test_path=path, columns=["day"]).load("test")
     assert prompt.reference == "2.50"
     assert prompt.columns["day"] == "2026-01-02"
+
+
+def test_a_large_file_may_unpack_to_more_than_a_small_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("concise_rl.data.bounded.TOTAL_BYTES", 1 << 20)
+    texts = [os.urandom(50_000).hex() for _ in range(20)]  # 2 MB that shrink to half
+    path = write(tmp_path / "rows.parquet", question=texts, answer=["1"] * 20)
+    assert len(Local(path=str(path), test_path=str(path)).load("test")) == 20
