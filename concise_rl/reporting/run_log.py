@@ -78,7 +78,7 @@ class RunLog:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for name in (METRICS_FILE, ROLLOUTS_FILE):
-                (self.folder / name).open("ab").close()
+                append_lines(self.folder / name, "", go_on_with="start again")
         except OSError as error:
             raise UserError(
                 f"output folder {str(self.folder)!r} cannot be written ({error.strerror}): choose another one"
