@@ -17,7 +17,7 @@ from typing import Any
 
 from attempts import Attempt, outcome
 
-from concise_rl.engine import checkpoint
+from concise_rl.engine import checkpoint, state
 
 
 @dataclass
@@ -51,14 +51,14 @@ def damage(path: Path, how: str) -> None:
 
 def another_version(folder: Path) -> None:
     """Make a checkpoint what a later version would write: format 2, sealed as it should be."""
-    format_here, checkpoint.FORMAT = checkpoint.FORMAT, checkpoint.FORMAT + 1
+    format_here, state.FORMAT = state.FORMAT, state.FORMAT + 1
     try:
         path = folder / checkpoint.STATE_FILE
-        path.write_bytes(checkpoint._seal(json.loads(path.read_bytes())["content"]))
+        path.write_bytes(state.seal(json.loads(path.read_bytes())["content"]))
         os.rename(folder, folder.with_name("unsealed"))
         checkpoint.publish(folder.with_name("unsealed"), folder)
     finally:
-        checkpoint.FORMAT = format_here
+        state.FORMAT = format_here
 
 
 HARMS: list[tuple[str, str, Callable[[Path], None]]] = [

@@ -64,6 +64,7 @@ class Model:
         dtype: weights' type, `auto` or a torch dtype name.
         think_end: the tag that ends the thinking phase.
         threads: OpenMP threads of this process on CPU; 0 leaves torch's choice.
+        merge_adapter: where `path` is a LoRA adapter, add it to its base's weights and go on from those.
     """
 
     name: str = "???"
@@ -74,6 +75,7 @@ class Model:
     trust_remote_code: bool = False
     think_end: str = "</think>"
     threads: int = 0
+    merge_adapter: bool = False
 
 
 @dataclass
@@ -208,6 +210,9 @@ def build(entry: Any, kind: str, config: DictConfig) -> Any:
     if isinstance(entry, str) and ":" not in entry:
         if entry not in COMPONENTS[kind]:
             raise UserError(f"{kind}={entry!r} is not known{closest(entry, COMPONENTS[kind])}")
+        if not OmegaConf.is_dict(config[kind]):
+            chosen = {"verifier": "data.verifier", "shaper": "method.shapers", "advantage": "method.advantage"}[kind]
+            raise UserError(f"{kind}={config[kind]!r}: {kind} holds the fields of each one; choose one with {chosen}")
         return to_object(config[kind][entry], f"{kind}.{entry}")
     fields = dict(entry) if isinstance(entry, Mapping) else {"path": entry}
     if "path" not in fields:

@@ -24,7 +24,7 @@ from concise_rl.data import Prompt, render
 from concise_rl.engine.collect import collect
 from concise_rl.engine.groups import Row, Sample, draw_rows, judge, leave_out, refill
 from concise_rl.engine.lean import ConciseConfig
-from concise_rl.engine.resuming import ResumableTrainer
+from concise_rl.engine.resuming import ResumableTrainer, check_window
 from concise_rl.errors import UserError
 from concise_rl.methods.advantages import Advantage
 from concise_rl.methods.advantages.base import check_credit
@@ -112,16 +112,7 @@ class ConciseTrainer(ResumableTrainer):
         )
         self.vocabulary = TokenVocabulary(frozenset(self.eos_token_ids), single_token(self._tokenizer, think_end))
         self.vocabulary.check(self.needs, think_end)
-        self._check_schedule()
-
-    def _check_schedule(self) -> None:
-        """A checkpoint inside a generation window would replay that window's rollouts, and move histories twice."""
-        window = -(-self.args.steps_per_generation * self.num_iterations // self.args.gradient_accumulation_steps)
-        if self.args.save_strategy == "steps" and self.args.save_steps % window:
-            raise UserError(
-                f"trainer.save_steps={self.args.save_steps} is no multiple of the {window} optimizer steps that share "
-                f"one generation: a resumed run would differ; use a multiple of {window}"
-            )
+        check_window(self.args)
 
     def visits_per_prompt(self) -> float:
         """How often the whole run draws each prompt, on average."""
