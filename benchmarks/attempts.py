@@ -55,6 +55,7 @@ class Attempt:
             log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(log, 1)
             os.dup2(log, 2)
+            sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))  # not pytest's
             sys.argv = ["concise-rl", *arguments]
             train.main()
             code = 0

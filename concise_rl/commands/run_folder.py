@@ -198,7 +198,9 @@ def check_stored_evaluation(path: Path, settings: Mapping[str, Any]) -> None:
     if not path.exists():
         return
     stored: Any = read(path)[0].get("run")
-    for name in sorted({*stored, *settings}) if isinstance(stored, dict) else ():
+    for name in (
+        sorted({*stored, *settings}, key=lambda name: (name == "data", name)) if isinstance(stored, dict) else ()
+    ):
         before, now = json.dumps(stored.get(name)), json.dumps(settings.get(name))
         if before != now:
             raise UserError(
