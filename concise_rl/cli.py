@@ -59,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.argv = [f"concise-rl {command}", *rest]
     try:
         COMMANDS[command](rest)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("CONCISE_RL_TRACEBACK"):
             raise

@@ -209,16 +209,19 @@ def check_stored_evaluation(path: Path, settings: Mapping[str, Any]) -> None:
             )
 
 
-def check_disjoint(train: Sequence[Any], test: Sequence[Any]) -> None:
-    """Raises `DataError` where a problem is both trained on and tested on; its question tells, whatever its answer."""
-    trained = {question_key(prompt) for prompt in train}
-    shared = [prompt for prompt in test if question_key(prompt) in trained]
-    if shared:
-        question = " ".join(shared[0].messages[-1]["content"].split())[:60]
-        raise DataError(
-            f"{len(shared)} of {len(test)} test problems are trained on, the first is {question!r}: take them out of "
-            "one side, or set evaluation.problems=0"
-        )
+def without_test_problems(train: Sequence[Any], test: Sequence[Any], tell: Callable[[str], None]) -> list[Any]:
+    """The training problems that are no test problems too; their questions tell, whatever their answers look like.
+
+    Raises:
+        DataError: none is left.
+    """
+    tested = {question_key(prompt) for prompt in test}
+    kept = [prompt for prompt in train if question_key(prompt) not in tested]
+    if not kept:
+        raise DataError("data: every training problem is a test problem too: name another test split, or test_path")
+    if len(kept) < len(train):
+        tell(f"{len(train) - len(kept)} of {len(train)} training problems are test problems too, and are left out")
+    return kept
 
 
 def check_not_trained_on(model_path: str, benchmark: str, prompts: Sequence[Any]) -> None:

@@ -165,7 +165,7 @@ def train_and_evaluate(
     folder = session.folder
     verifier = configuration.verifier_of(config)
     tokenizer = load_tokenizer(config.model)
-    train, test = checked_prompts(config, args, needs, tokenizer, verifier, start)
+    train, test = checked_prompts(config, args, needs, tokenizer, verifier, start, session.progress.message)
     evaluated = {"run": evaluation_settings(config, test)}
     if start.folder is not None:
         folders.check_stored_evaluation(folder / "evaluation-before.jsonl", evaluated["run"])
@@ -197,7 +197,13 @@ def train_and_evaluate(
 
 
 def checked_prompts(
-    config: DictConfig, args: Any, needs: frozenset[str], tokenizer: Any, verifier: Any, start: Start
+    config: DictConfig,
+    args: Any,
+    needs: frozenset[str],
+    tokenizer: Any,
+    verifier: Any,
+    start: Start,
+    tell: Callable[[str], None],
 ) -> tuple[list[Any], list[Any]]:
     """The problems to train and to test on, once they fit the run.
 
@@ -211,8 +217,9 @@ def checked_prompts(
     check_window(args)
     source = configuration.to_object(config.data, "data")
     train, test = load_prompts(config, source, verifier)
+    if test:
+        train = folders.without_test_problems(train, source.load(config.evaluation.split), tell)
     check_prompts(str(start.folder), start.saved, fingerprint(prompt.id for prompt in train))
-    folders.check_disjoint(train, test)
     checks.check_generation(args, train)
     checks.check_columns(needs, train)
     context, template = context_of(config.model), args.chat_template_kwargs
