@@ -188,7 +188,7 @@ def check_stored_evaluation(path: Path, settings: Mapping[str, Any]) -> None:
 
     Args:
         path: `evaluation-before.jsonl`; one that is not there passes, as does one without settings of a run.
-        settings: as `flat` gives them, of the evaluation that would be made now.
+        settings: of the evaluation that would be made now, by dotted names.
 
     Raises:
         UserError: they differ; names the first setting.

@@ -26,7 +26,7 @@ from concise_rl.commands import run_folder as folders
 from concise_rl.commands.entry import through_hydra
 from concise_rl.engine import checkpoint
 from concise_rl.engine.run_lock import run_lock
-from concise_rl.engine.settings import check_settings, flat
+from concise_rl.engine.settings import check_settings, experiment, flat
 from concise_rl.engine.stopping import Stopped, StopSignals
 from concise_rl.options import Action, Guard
 
@@ -41,7 +41,7 @@ class Start:
     Attributes:
         folder: the checkpoint; None starts from step 0.
         saved: the facts that it holds.
-        settings: this run's, as `flat` gives them.
+        settings: this run's, as `experiment` gives them.
     """
 
     folder: Path | None
@@ -140,7 +140,7 @@ def begin(config: DictConfig, folder: Path, session: Any) -> Start:
     """
     from concise_rl.ranks import first_decides
 
-    tell, settings = session.progress.message, flat(configuration.resolved(config))
+    tell, settings = session.progress.message, experiment(configuration.resolved(config))
 
     def find() -> Path | None:
         found = folders.find_checkpoint(folder, config.resume, tell, session.warn)

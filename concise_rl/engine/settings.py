@@ -53,6 +53,11 @@ def flat(settings: Mapping[str, Any], place: str = "") -> dict[str, Any]:
     return found
 
 
+def experiment(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that results depend on, as `flat` gives them: what checkpoints keep and `check_settings` compares."""
+    return {name: value for name, value in flat(settings).items() if not _matches(name, QUIET)}
+
+
 def check_settings(
     folder: str, saved: Mapping[str, Any], now: Mapping[str, Any], *, in_shards: bool = False
 ) -> list[str]:
@@ -60,7 +65,7 @@ def check_settings(
 
     Args:
         folder: the checkpoint, for people.
-        saved, now: settings as `flat` gives them; a checkpoint that holds none passes.
+        saved, now: settings as `experiment` gives them; a checkpoint that holds none passes.
         in_shards: the optimizer lies in DeepSpeed's shards.
 
     Raises:
@@ -69,7 +74,7 @@ def check_settings(
     told = []
     for name in sorted({*saved, *now}) if saved else ():
         before, after = (json.dumps(settings.get(name)) for settings in (saved, now))
-        if before == after or _matches(name, QUIET):
+        if before == after:
             continue
         reason = next((why for pattern, why in REFUSED.items() if _matches(name, [pattern])), None)
         if reason is None and in_shards and _matches(name, REFUSED_IN_SHARDS):

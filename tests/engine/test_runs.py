@@ -23,7 +23,7 @@ import concise_rl.engine.trainer  # noqa: F401
 from benchmarks.attempts import Attempt
 from concise_rl.commands.config import compose, resolved
 from concise_rl.engine import checkpoint
-from concise_rl.engine.settings import check_settings, flat
+from concise_rl.engine.settings import check_settings, experiment
 from concise_rl.errors import UserError
 
 Start = Callable[..., Attempt]
@@ -242,16 +242,18 @@ def test_a_setting_that_would_make_another_experiment_is_refused(tmp_path, start
     ],
 )
 def test_settings_are_refused_by_name(override, said):
-    saved, now = (flat(resolved(compose(["run.dir=x", *overrides]))) for overrides in ([], [override]))
+    saved, now = (experiment(resolved(compose(["run.dir=x", *overrides]))) for overrides in ([], [override]))
     with pytest.raises(UserError, match=said):
         check_settings("runs/x", saved, now)
     assert check_settings("runs/x", saved, saved) == []
 
 
 def test_what_does_not_matter_is_not_told_and_shards_keep_their_optimizer():
-    saved, now = (flat(resolved(compose(["run.dir=x", *own]))) for own in ([], ["run.progress=false", "resume=auto"]))
+    saved, now = (
+        experiment(resolved(compose(["run.dir=x", *own]))) for own in ([], ["run.progress=false", "resume=auto"])
+    )
     assert check_settings("runs/x", saved, now) == []
-    now = flat(resolved(compose(["run.dir=x", "trainer.weight_decay=0.5"])))
+    now = experiment(resolved(compose(["run.dir=x", "trainer.weight_decay=0.5"])))
     assert check_settings("runs/x", saved, now) == ["trainer.weight_decay=0.5 takes effect, it was 0.0"]
     with pytest.raises(UserError, match="DeepSpeed's shards of the optimizer hold the old value"):
         check_settings("runs/x", saved, now, in_shards=True)
