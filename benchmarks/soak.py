@@ -222,8 +222,8 @@ def write(options: argparse.Namespace, soak: Soak, contended: dict[str, int], se
         "script's first lines.",
         "",
         f"{len(soak.kills)} kills of {soak.runs} runs, {soak.went_back} times sent back to an older checkpoint; runs "
-        f"that lost something: {len({fault.partition(':')[0] for fault in soak.failures})}. The last process of a killed "
-        f"run was gone within {orphans:.1f} s.",
+        f"that lost something: {len({fault.partition(':')[0] for fault in soak.failures})}. The last process of a "
+        f"killed run was gone within {orphans:.1f} s.",
         "",
         *table(soak),
     ]

@@ -54,7 +54,7 @@ def flat(settings: Mapping[str, Any], place: str = "") -> dict[str, Any]:
 
 
 def experiment(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that results depend on, as `flat` gives them: what checkpoints keep and `check_settings` compares."""
+    """The settings that results depend on, as `flat` gives them: checkpoints keep them, `check_settings` compares."""
     return {name: value for name, value in flat(settings).items() if not _matches(name, QUIET)}
 
 
