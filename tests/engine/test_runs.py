@@ -18,12 +18,12 @@ import pytest
 import torch
 import transformers.trainer  # noqa: F401  imported once, for all children
 
-import concise_rl.commands.train
 import concise_rl.engine.trainer  # noqa: F401
 from benchmarks.attempts import Attempt
 from concise_rl.commands.config import compose, resolved
+from concise_rl.commands.train import save_model
 from concise_rl.engine import checkpoint
-from concise_rl.engine.settings import check_settings, experiment
+from concise_rl.engine.settings import REFUSED, REFUSED_IN_SHARDS, check_settings, experiment
 from concise_rl.errors import UserError
 
 Start = Callable[..., Attempt]
@@ -292,3 +292,34 @@ def test_the_last_save_is_made_good_by_the_next_resume(tmp_path, start):
     assert (run / "model" / "model.safetensors").read_bytes() == (tmp_path / "model" / "model.safetensors").read_bytes()
     assert not (run / ".staging").exists()
     assert (run / "summary.json").exists()
+
+
+def test_the_table_in_the_docs_names_every_setting_that_is_refused():
+    text = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text()
+    table = text[text.index("<!-- settings -->") : text.index("<!-- /settings -->")]
+    rows = {line.split("|")[1].strip(): line.split("|")[2].strip() for line in table.splitlines() if line[:2] == "| "}
+    for pattern, reason in REFUSED.items():
+        (said,) = [text for names, text in rows.items() if f"`{pattern}`" in names]
+        assert said.startswith(f"refused: {reason}"), pattern
+    for pattern in REFUSED_IN_SHARDS:
+        (said,) = [text for names, text in rows.items() if f"`{pattern}`" in names]
+        assert "refused under DeepSpeed" in said
+
+
+class FullDisk:
+    """A trainer whose model does not fit on the disk."""
+
+    def save_model(self, folder: str) -> None:
+        Path(folder).mkdir(parents=True)
+        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+def test_a_last_save_that_fails_is_one_line_and_leaves_no_half_model(tmp_path):
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "model" / "model.safetensors").write_bytes(b"of an earlier end")
+    with pytest.raises(UserError, match=r"run/model cannot be saved \(No space left on device\): free some space"):
+        save_model(FullDisk(), tmp_path / "run")
+    assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == b"of an earlier end"
+    with pytest.raises(UserError, match="gone/model cannot be saved: its folder was removed; bring it back and go on"):
+        save_model(FullDisk(), tmp_path / "gone")
+    assert not (tmp_path / "gone").exists()
