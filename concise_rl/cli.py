@@ -62,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     show_printable_tracebacks()
     try:
         COMMANDS[command](rest)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("CONCISE_RL_TRACEBACK"):
             raise

@@ -71,6 +71,7 @@ class Model:
         dtype: weights' type, `auto` or a torch dtype name.
         think_end: the tag that ends the thinking phase.
         threads: OpenMP threads of this process on CPU; 0 leaves torch's choice.
+        merge_adapter: where `path` is a LoRA adapter, add it to its base's weights and go on from those.
     """
 
     name: str = "???"
@@ -81,6 +82,7 @@ class Model:
     trust_remote_code: bool = False
     think_end: str = "</think>"
     threads: int = 0
+    merge_adapter: bool = False
 
 
 @dataclass

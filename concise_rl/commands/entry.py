@@ -51,12 +51,22 @@ def guarded(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
             refuse(configuration.one_line(error))
         except RuntimeError as error:
             leave_lost_rank(error)
+            leave_lost_worker(error)
             raise
         except KeyboardInterrupt:
-            sys.stderr.write("interrupted; go on with resume=auto\n")
+            sys.stderr.write("interrupted\n")
             sys.exit(130)
 
     return guarded_task
+
+
+def leave_lost_worker(error: RuntimeError) -> None:
+    """Refuse in one line where a worker of torch's data loader is gone; return from any other error."""
+    if "DataLoader worker" in str(error) and not os.environ.get("CONCISE_RL_TRACEBACK"):
+        refuse(
+            f"a data loader worker died ({configuration.one_line(error)}): the system kills for memory; lower "
+            "trainer.dataloader_num_workers, and go on with resume=auto"
+        )
 
 
 def leave_lost_rank(error: RuntimeError) -> None:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from concise_rl.commands import config as configuration
 from concise_rl.commands.entry import through_hydra
 from concise_rl.commands.evaluation import check_eval, evaluate
+from concise_rl.commands.run_folder import check_not_trained_on
 from concise_rl.commands.train import quiet_libraries
 from concise_rl.data import DataSource, Prompt
 from concise_rl.errors import UserError, printable
@@ -62,6 +63,8 @@ def run(config: DictConfig) -> None:
         torch.set_num_threads(config.model.threads)
     out = Path(config.out or default_folder(config))
     prompts = [load_test(task.config, task.source, task.verifier) for task in tasks]
+    for task, problems in zip(tasks, prompts, strict=True):
+        check_not_trained_on(config.model.path, task.name, problems)
     backend, tokenizer = load_backend(config)
     console = Console(highlight=False)
     summaries = {}

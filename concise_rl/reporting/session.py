@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -58,13 +59,21 @@ class Session:
     def warn(self, text: str) -> None:
         self.progress.message(f"warning: {text}")
 
-    def evaluation(self, name: str, run: Callable[[], Evaluation | None], *, stored: bool) -> Evaluation | None:
-        """Run an evaluation and store it; with `stored`, take it from the folder when it is already there."""
+    def evaluation(
+        self,
+        name: str,
+        run: Callable[[], Evaluation | None],
+        *,
+        stored: bool,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Evaluation | None:
+        """Run an evaluation and store it with further `settings`; with `stored`, take it from the folder if there."""
         path = self.folder / f"evaluation-{name}.jsonl"
         if stored and path.exists():
             return Evaluation.load(path)
         result = run()
         if result is not None and self.active:
+            result = dataclasses.replace(result, settings={**result.settings, **(settings or {})})
             result.save(path)
             found = result.summary()
             self.console.print(

@@ -31,7 +31,7 @@ from benchmarks.fuzz import guarded
 from benchmarks.hostile import CORPUS, GOLD, PIECES, Hostile
 from benchmarks.leaks import page_faults
 from concise_rl.cli import main
-from concise_rl.commands.train import prepare
+from concise_rl.commands.run_folder import prepare
 from concise_rl.errors import DataError, UserError
 from concise_rl.evaluation import Evaluation, EvaluationRow
 from concise_rl.evaluation.store import Store

@@ -15,7 +15,8 @@ from concise_rl.engine.trainer import ConciseTrainer
 from concise_rl.errors import UserError
 from concise_rl.methods import Method, Out, Plain, Shaper, method_names
 from concise_rl.methods.history import History
-from concise_rl.model.loading import load_model, lora
+from concise_rl.model.adapters import lora
+from concise_rl.model.loading import load_model
 
 
 @pytest.mark.parametrize("method", method_names())
