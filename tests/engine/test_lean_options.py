@@ -170,5 +170,3 @@ def test_a_cache_implementation_is_used(make_trainer, monkeypatch):
     trainer, _ = make_trainer("trainer.cache_implementation=dynamic", "trainer.max_steps=1")
     trainer.train()
     assert asked == ["dynamic"]
-
-
