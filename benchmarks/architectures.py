@@ -44,7 +44,7 @@ from concise_rl.model.sampling import sample_tokens
 PAGE = Path(__file__).parents[1] / "docs" / "architectures.md"
 VOCABULARY, PROMPTS, LENGTHS = 128, ([11, 12, 13, 14, 15, 16], [21, 22]), (3, 9, 1, 12, 7, 5)
 CREDIT = (0.4, 1.3, -0.4, -1.0, 0.7, 0.0)
-SECONDS = 120
+SECONDS = 300
 LIMITS = {"logprob": 1e-3, "entropy": 1e-3, "gradient": 1e-3}
 """Nats, nats, and the norm of the difference over the gradient's: float32 against float64, with room."""
 
@@ -69,11 +69,35 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("bos_token_id", "eos_token_id"), 1),
     **dict.fromkeys(("router_aux_loss_coef",), 0.0),
     **dict.fromkeys(("attention_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop", "hidden_dropout", "dropout"), 0.0),
+    **dict.fromkeys(("is_decoder",), True),
+    **dict.fromkeys(("residual_dropout", "classifier_dropout", "summary_first_dropout"), 0.0),
     **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob", "activation_dropout", "layerdrop"), 0.0),
 }  # fmt: skip
 
+HYBRID = {"num_hidden_layers": 4, "full_attention_interval": 2}
 OWN: dict[str, dict[str, Any]] = {
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "codegen": {"rotary_dim": 8},
+    "gptj": {"rotary_dim": 8},
+    "bamba": {"mamba_n_heads": 8, "mamba_d_head": 8, "attn_layer_indices": [1]},
+    "granitemoehybrid": {"mamba_n_heads": 8, "mamba_d_head": 8, "layer_types": ["mamba", "attention"]},
+    "falcon_h1": {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_ssm": 64, "mamba_chunk_size": 8},
+    "mamba2": {"num_heads": 8, "head_dim": 8, "chunk_size": 8},
+    "jamba": {"num_hidden_layers": 4, "attn_layer_period": 2, "attn_layer_offset": 1},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    "lfm3": {"layer_types": ["conv", "full_attention"]},
+    "gemma3n_text": {"num_kv_shared_layers": 0, "vocab_size_per_layer_input": VOCABULARY},
+    "gemma4_text": {"num_kv_shared_layers": 0, "vocab_size_per_layer_input": VOCABULARY},
+    "longcat_flash": {"expert_ffn_hidden_size": 48, "num_hidden_layers": 2},
+    "xlm": {"emb_dim": 32, "n_words": VOCABULARY},
+    "dots3_note": {"num_key_value_heads": 4},
+    "dots3_note_text": {"num_key_value_heads": 4},
+    "xmod": {"default_language": "en_XX", "languages": ["en_XX"]},
+    "zaya": {"num_experts_per_tok": 1},
+    "qwen3_next": HYBRID,
+    "qwen3_5_text": HYBRID,
+    "qwen3_5_moe_text": HYBRID,
+    "qwen4_exp_text": HYBRID,
 }
 """What an architecture needs besides to be small, by model type."""
 
@@ -104,6 +128,8 @@ def tiny_config(model_type: str) -> Any:
     kind = CONFIG_MAPPING[model_type]
     known = {f.name for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set(kind().to_dict())
     sizes = {name: value for name, value in SIZES.items() if name in known} | OWN.get(model_type, {})
+    if "qk_rope_head_dim" in known:  # the heads' size follows from the parts of it
+        sizes.pop("head_dim", None)
     parts = {name: part for name, part in (getattr(kind, "sub_configs", None) or {}).items() if name in known}
     for name in parts:
         sub_type = getattr(getattr(kind(), name), "model_type", None)
@@ -117,7 +143,7 @@ def tiny_model(model_type: str) -> Any:
     model = AutoModelForCausalLM.from_config(tiny_config(model_type), attn_implementation="eager")
     if sum(p.numel() for p in model.parameters()) > 2e7:
         raise ValueError(f"{sum(p.numel() for p in model.parameters()):,} parameters: not made small")
-    for name, parameter in model.named_parameters():
+    for parameter in model.parameters():
         if parameter.ndim > 1:  # initial weights are too small to tell much apart
             torch.nn.init.normal_(parameter, std=0.15)
     model.generation_config.pad_token_id, model.generation_config.eos_token_id = 0, 1
@@ -149,9 +175,9 @@ def vector(model: Any) -> torch.Tensor:
     return whole
 
 
-def truth(model: Any) -> dict[str, torch.Tensor]:
-    """Log-probs, entropies, and the gradient of bnpo's on-policy loss, in float64, row by row."""
-    model = copy.deepcopy(model).double()
+def truth(model: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Log-probs, entropies, and the gradient of bnpo's on-policy loss, row by row."""
+    model = copy.deepcopy(model).to(dtype)
     model.set_experts_implementation("eager")  # the grouped products know no float64
     inputs, found = rollouts(), {"logprob": [], "entropy": []}
     tokens = sum(LENGTHS)
@@ -234,7 +260,10 @@ def one_line(error: BaseException) -> str:
 def examine(model_type: str, folder: str) -> Row:
     try:
         model = tiny_model(model_type)
-        expected = truth(model)
+        try:
+            expected, note = truth(model, torch.float64), ""
+        except RuntimeError:  # some forwards make float32 of their own
+            expected, note = truth(model, torch.float32), "against float32"
     except Exception as error:
         return Row(model_type, "not built", one_line(error))
     plain = copy.deepcopy(model)
@@ -258,7 +287,8 @@ def examine(model_type: str, folder: str) -> Row:
             return Row(model_type, "WRONG", "greedy samples are not the model's", ours, stock)
     except Exception as error:
         return Row(model_type, "WRONG", one_line(error), stock=stock)
-    return Row(model_type, "right", "" if trainer._share_prompts else "prompts not shared", ours, stock)
+    notes = [note, "" if trainer._share_prompts else "prompts not shared"]
+    return Row(model_type, "right", ", ".join(filter(None, notes)), ours, stock)
 
 
 def timed(model_type: str) -> Row:

@@ -74,8 +74,9 @@ class ForwardTrainer(GRPOTrainer):
         for model in filter(None, (self.model, self.ref_model)):
             base = model.get_base_model() if is_peft_model(model) else model
             add_scoring_head(base)
-            shares = self._share_prompts and supports_plain_cache(base)
-            self._share_prompts = check_scoring(model, tokens, self._tokenizer.pad_token_id, shares_prompts=shares)
+            plain = supports_plain_cache(base)
+            self._share_prompts &= plain
+            check_scoring(model, tokens, self._tokenizer.pad_token_id, plain_cache=plain)
 
     @property
     def _mode(self) -> str:

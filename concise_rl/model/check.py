@@ -31,38 +31,44 @@ def sample_tokens_of(tokenizer: Any, vocabulary: int) -> list[int]:
 
 
 @torch.no_grad()
-def check_scoring(model: Any, tokens: Sequence[int], pad_token_id: int, *, shares_prompts: bool) -> bool:
+def check_scoring(model: Any, tokens: Sequence[int], pad_token_id: int, *, plain_cache: bool) -> None:
     """Score a row as training does, alone and padded beside another, and compare with the model's own logits.
 
     Args:
         model: with a scoring head (`scoring.add_scoring_head`), its weights all here.
         tokens: eight or more that the model may see.
-        shares_prompts: whether prompts are to be computed once for several rows.
-
-    Returns:
-        Whether prompts can be shared: False too where a shared prompt gives other log-probs than a repeated one.
+        plain_cache: whether rows are to go on from cached prompts, as shared prompts and our own sampling do.
 
     Raises:
-        UserError: the model's log-probs are not finite, are not those of its own logits, or depend on padding.
+        UserError: the model cannot be run so, its log-probs are not finite, are not those of its own logits, or depend
+            on padding, on later tokens, or on where a prompt was cached.
     """
     name = type(model.get_base_model() if hasattr(model, "get_base_model") else model).__name__
-    with evaluating(model):
-        alone = [_scored(model, [row], [prompt], pad_token_id)[0] for row, prompt in _rows(tokens)]
-        logits = model(input_ids=torch.tensor([tokens], device=model.device), use_cache=False).logits[0, :-1]
-        _compare_with_logits(name, alone[1], logits, tokens)
-        rows, prompts = zip(*_rows(tokens), strict=True)
-        padded = _scored(model, rows, prompts, pad_token_id)
-        allowed = 5e-3 if model.dtype in (torch.float32, torch.float64) else 0.3
-        distance = max(_distance(a, b[: len(a)]) for a, b in zip(alone, padded, strict=True))
+    allowed = 5e-3 if model.dtype in (torch.float32, torch.float64) else 0.3
+    rows, prompts = zip(*_rows(tokens), strict=True)
+
+    def compare(expected: Sequence[Tensor], found: Sequence[Tensor], fault: str) -> None:
+        distance = max(float((a - b[: len(a)]).abs().mean()) for a, b in zip(expected, found, strict=True))
         if not distance <= allowed:
-            raise UserError(
-                f"{name}: a row padded beside a longer one has other log-probs than alone (by {distance:.2g} on "
-                "average), so that results would depend on how a step is cut: this model cannot be trained here"
-            )
-        if not shares_prompts:
-            return False
-        shared = _scored(model, rows, prompts, pad_token_id, share=True)
-        return max(_distance(a, b[: len(a)]) for a, b in zip(alone, shared, strict=True)) <= allowed
+            raise UserError(f"{name}: {fault} (by {distance:.2g} nats on average): this model cannot be trained here")
+
+    try:
+        with evaluating(model):
+            alone = [_scored(model, [row], [prompt], pad_token_id)[0] for row, prompt in _rows(tokens)]
+            logits = model(input_ids=torch.tensor([tokens], device=model.device), use_cache=False).logits[0, :-1]
+            other_end = _scored(model, [[*tokens[:-2], tokens[0], tokens[1]]], prompts[1:], pad_token_id)
+            padded = _scored(model, rows, prompts, pad_token_id)
+            cached = _scored(model, rows, prompts, pad_token_id, share=True) if plain_cache else alone
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{name}: its backbone and head cannot score a row ({type(error).__name__}: {reason}): this model cannot "
+            "be trained here"
+        ) from error
+    _compare_with_logits(name, alone[1], logits, tokens)
+    compare([alone[1][:-2]], other_end, "a token's log-prob depends on those that come after it")
+    compare(alone, padded, "a row padded beside a longer one has other log-probs than alone")
+    compare(alone, cached, "a row that goes on from its cached prompt has other log-probs than the whole row")
 
 
 def _rows(tokens: Sequence[int]) -> list[tuple[list[int], int]]:
@@ -113,7 +119,3 @@ def _compare_with_logits(name: str, scored_T2: Tensor, logits_LV: Tensor, tokens
             "logits: its forward does something between the two that its configuration does not name; this model "
             "cannot be trained here"
         )
-
-
-def _distance(expected_T2: Tensor, found_T2: Tensor) -> float:
-    return float((expected_T2 - found_T2).abs().mean())

@@ -137,7 +137,7 @@ def _check_settings(
     room = getattr(model.config, "max_position_embeddings", None)
     longest = max(map(len, prompt_ids), default=0)
     check_context(model.config, longest + max_new_tokens, f"max_new_tokens={max_new_tokens} is too many: lower it")
-    if room is not None and longest + max_new_tokens > room:
+    if room is not None and 0 < room < longest + max_new_tokens:  # XLNet says -1 for no bound
         raise UserError(
             f"max_new_tokens={max_new_tokens}: with a prompt of {longest} tokens that is more than the model's "
             f"max_position_embeddings={room}; give at most {room - longest}, or shorten the prompts"

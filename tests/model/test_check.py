@@ -8,8 +8,11 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    BertGenerationConfig,
+    BertGenerationDecoder,
     BioGptConfig,
     CTRLConfig,
+    GitConfig,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoConfig,
@@ -22,7 +25,7 @@ from transformers import (
 )
 
 from concise_rl.errors import UserError
-from concise_rl.model.cache import check_context, rotary_switch
+from concise_rl.model.cache import check_context, rotary_switch, supports_plain_cache
 from concise_rl.model.check import check_scoring, sample_tokens_of
 from concise_rl.model.sampling import left_pad, sample_tokens
 from concise_rl.model.scoring import Scoring, add_scoring_head
@@ -52,9 +55,9 @@ def random_model(config, kind=None):
     return made.eval()
 
 
-def checked(model, *, shares=True) -> bool:
+def checked(model) -> None:
     add_scoring_head(model)
-    return check_scoring(model, TOKENS, 0, shares_prompts=shares)
+    check_scoring(model, TOKENS, 0, plain_cache=supports_plain_cache(model))
 
 
 def scored(model, rows, prompt):
@@ -71,12 +74,31 @@ def test_padding_on_the_left_shifts_no_place(name):
     short = TOKENS[3:]
     together = scored(model, [TOKENS, short], 6)[1]
     torch.testing.assert_close(together, scored(model, [short], 3)[0], rtol=1e-4, atol=1e-5)
-    check_scoring(model, TOKENS, 0, shares_prompts=False)
+    check_scoring(model, TOKENS, 0, plain_cache=False)
 
 
-def test_a_plain_model_shares_its_prompts():
-    assert checked(random_model(LlamaConfig(**LLAMA)))
-    assert not checked(random_model(LlamaConfig(**LLAMA)), shares=False)
+def test_a_plain_model_passes():
+    checked(random_model(LlamaConfig(**LLAMA)))
+
+
+@pytest.mark.parametrize("is_decoder", [True, False])
+def test_a_model_that_reads_ahead_is_refused_by_name(is_decoder):
+    config = BertGenerationConfig(**SMALL, intermediate_size=32, is_decoder=is_decoder)
+    model = random_model(config, BertGenerationDecoder)
+    add_scoring_head(model)
+    if is_decoder:
+        return check_scoring(model, TOKENS, 0, plain_cache=True)
+    with pytest.raises(UserError, match=r"^BertGenerationDecoder: a token's log-prob depends on those that come after"):
+        check_scoring(model, TOKENS, 0, plain_cache=False)
+    with pytest.raises(UserError, match=r"^BertGenerationDecoder: its backbone and head cannot score a row \("):
+        check_scoring(model, TOKENS, 0, plain_cache=True)
+    return None
+
+
+def test_rows_of_a_captioner_do_not_go_on_from_a_cached_prompt():
+    config = GitConfig(**SMALL, intermediate_size=32, num_image_with_embedding=None)
+    with pytest.raises(UserError, match=r"^GitForCausalLM: a row that goes on from its cached prompt"):
+        checked(random_model(config))
 
 
 class Halved(LlamaForCausalLM):
