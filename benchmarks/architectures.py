@@ -94,10 +94,20 @@ OWN: dict[str, dict[str, Any]] = {
     "dots3_note_text": {"num_key_value_heads": 4},
     "xmod": {"default_language": "en_XX", "languages": ["en_XX"]},
     "zaya": {"num_experts_per_tok": 1},
+    "bailing_hybrid": {"num_hidden_layers": 4, "layer_group_size": 2},
+    "cohere_compass_text": {
+        "rope_parameters": {
+            kind: {"rope_type": "default", "rope_theta": 1e4} for kind in ("full_attention", "sliding_attention")
+        }
+    },
     "qwen3_next": HYBRID,
     "qwen3_5_text": HYBRID,
     "qwen3_5_moe_text": HYBRID,
-    "qwen4_exp_text": HYBRID,
+    "qwen4_exp_text": {"num_hidden_layers": 4},
+    "kimi_linear": {"num_hidden_layers": 4},
+    "zamba": {"layers_block_type": ["mamba", "hybrid"], "n_mamba_heads": 2, "mamba_dt_rank": 4},
+    "zamba2": {"layers_block_type": ["mamba", "hybrid"], "n_mamba_heads": 8, "mamba_headdim": 8, "chunk_size": 8},
+    "reformer": {"axial_pos_embds": False},
 }
 """What an architecture needs besides to be small, by model type."""
 
@@ -128,8 +138,8 @@ def tiny_config(model_type: str) -> Any:
     kind = CONFIG_MAPPING[model_type]
     known = {f.name for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set(kind().to_dict())
     sizes = {name: value for name, value in SIZES.items() if name in known} | OWN.get(model_type, {})
-    if "qk_rope_head_dim" in known:  # the heads' size follows from the parts of it
-        sizes.pop("head_dim", None)
+    if "qk_rope_head_dim" in known:  # the part of a head that turns is what is called its size
+        sizes |= {"head_dim": sizes["qk_rope_head_dim"], "num_key_value_heads": sizes["num_attention_heads"]}
     parts = {name: part for name, part in (getattr(kind, "sub_configs", None) or {}).items() if name in known}
     for name in parts:
         sub_type = getattr(getattr(kind(), name), "model_type", None)
