@@ -123,14 +123,13 @@ class WatchCollapse(TrainerCallback):
     def signs(self) -> dict[str, str]:
         """What is wrong now, by name, in words with the numbers seen."""
         guard, window = self.guard, self.guard.window
-        if any(len(values) < 2 * window for values in self.seen.values() if values):
-            return {}
 
         def mean(values: list[float]) -> float:
             return sum(values) / len(values)
 
-        first = {name: mean(values[:window]) for name, values in self.seen.items() if values}
-        last = {name: mean(values[-window:]) for name, values in self.seen.items() if values}
+        known = {name: values for name, values in self.seen.items() if len(values) >= 2 * window}
+        first = {name: mean(values[:window]) for name, values in known.items()}
+        last = {name: mean(values[-window:]) for name, values in known.items()}
         found: dict[str, str] = {}
         accuracy = f"accuracy {first.get('accuracy', 0):.1%} at the start, {last.get('accuracy', 0):.1%} now"
         if "accuracy" in last and last["accuracy"] < guard.accuracy_share * first["accuracy"]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache
 
 from concise_rl.errors import UserError
-from concise_rl.model.cache import GrowingLayer, forward_parameters, positions, supports_plain_cache
+from concise_rl.model.cache import GrowingLayer, check_context, forward_parameters, positions, supports_plain_cache
 
 COMPACT_SHARE = 0.1
 """Finished rows leave the cache once they are this share of its rows: a copy of the cache against idle rows."""
@@ -75,7 +75,7 @@ def sample_tokens(
         seeds = torch.randint(2**62, (len(prompt_ids),), generator=generator).tolist()
     batch_rows = min(batch_rows or len(prompt_ids), len(prompt_ids))
     settings = _Settings(max_new_tokens, temperature, top_p, top_k, min_p, frozenset(eos_token_ids), pad_token_id)
-    with evaluating(model):
+    with evaluating(model), without_router_logits(model.config.get_text_config()):
         sample = _sample_with_cache if supports_plain_cache(model) else _sample_with_generate
         return sample(model, prompt_ids, seeds, settings, batch_rows, on_finished or (lambda row, tokens: None))
 
@@ -90,6 +90,19 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def without_router_logits(config: Any) -> Iterator[None]:
+    """Experts' router logits are not asked for inside: of a cached prompt there are none, and the model would fail."""
+    asked = getattr(config, "output_router_logits", False)
+    if asked:
+        config.output_router_logits = False
+    try:
+        yield
+    finally:
+        if asked:
+            config.output_router_logits = True
 
 
 @dataclass(frozen=True)
@@ -130,7 +143,8 @@ def _check_settings(
             raise UserError(f"prompt_ids[{row}] is empty: a causal model needs one token or more to go on from")
     room = getattr(model.config, "max_position_embeddings", None)
     longest = max(map(len, prompt_ids), default=0)
-    if room is not None and longest + max_new_tokens > room:
+    check_context(model.config, longest + max_new_tokens, f"max_new_tokens={max_new_tokens} is too many: lower it")
+    if room is not None and 0 < room < longest + max_new_tokens:  # XLNet says -1 for no bound
         raise UserError(
             f"max_new_tokens={max_new_tokens}: with a prompt of {longest} tokens that is more than the model's "
             f"max_position_embeddings={room}; give at most {room - longest}, or shorten the prompts"
@@ -263,9 +277,15 @@ def left_pad(rows: Sequence[Sequence[int]], pad_token_id: int, device: torch.dev
 def pick_tokens(
     logits_RV: Tensor, uniform_R: Tensor, temperature: float, top_p: float, top_k: int, min_p: float = 0.0
 ) -> Tensor:
-    """One token a row by inverting the distribution function at `uniform_R` in [0, 1); greedy at temperature 0."""
+    """One token a row by inverting the distribution function at `uniform_R` in [0, 1); greedy at temperature 0.
+
+    Raises:
+        UserError: a row's logits are no distribution.
+    """
+    highest_R, greedy_R = logits_RV.max(dim=-1)
+    check_finite(highest_R)
     if temperature == 0:
-        return logits_RV.argmax(dim=-1)
+        return greedy_R
     probs_RV = torch.softmax(logits_RV.float() / temperature, dim=-1)
     order_RV = None
     if top_k > 0 or top_p < 1:
@@ -282,6 +302,19 @@ def pick_tokens(
     target_R1 = torch.minimum(uniform_R[:, None] * total_R1, torch.nextafter(total_R1, torch.zeros_like(total_R1)))
     index_R1 = torch.searchsorted(cumulative_RV, target_R1, right=True)
     return (index_R1 if order_RV is None else order_RV.gather(1, index_R1)).squeeze(1)
+
+
+def check_finite(highest_R: Tensor) -> None:
+    """Refuse rows whose highest logit is NaN (any NaN makes it so) or infinite.
+
+    Raises:
+        UserError: there is such a row.
+    """
+    if not bool(torch.isfinite(highest_R).all()):
+        raise UserError(
+            "the model's logits are not finite, so nothing can be sampled: its weights hold NaN, or overflow in their "
+            "dtype: take other weights or an older checkpoint, a lower learning rate, or model.dtype=float32"
+        )
 
 
 def _sample_with_cache(
@@ -315,6 +348,11 @@ def _sample_with_cache(
         if kept:
             live.advance(model, tokens_R)
     return completions
+
+
+def _finite(input_ids: Tensor, scores_RV: Tensor) -> Tensor:
+    check_finite(scores_RV.max(dim=-1).values)
+    return scores_RV
 
 
 def _sample_with_generate(
@@ -351,7 +389,9 @@ def _sample_with_generate(
         # `generate` draws from the global generators alone.
         with torch.random.fork_rng():
             torch.manual_seed(seeds[rows[0]])
-            output = model.generate(input_ids=ids_RL, attention_mask=mask_RL, generation_config=config)
+            output = model.generate(
+                input_ids=ids_RL, attention_mask=mask_RL, generation_config=config, logits_processor=[_finite]
+            )
         for row, tokens in zip(rows, output[:, ids_RL.shape[1] :].tolist(), strict=True):
             end = next((i + 1 for i, token in enumerate(tokens) if token in settings.eos_token_ids), len(tokens))
             completions[row] = tokens[:end]

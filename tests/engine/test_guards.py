@@ -77,6 +77,16 @@ def steps(**changes: tuple[float, float]) -> list[dict[str, float]]:
     return [{name: pair[k >= 4] for name, pair in ranges.items()} for k in range(8)]
 
 
+def test_an_entropy_that_is_seldom_known_delays_no_other_sign():
+    """Steps without credit have no entropy, and a run that collapses has more and more of them."""
+    lines = steps(accuracy=(0.8, 0.1))
+    for line in lines[1:]:
+        del line["entropy"]
+    said, _ = watched(Guard(window=4), lines)
+    assert [line.partition(":")[0] for line in said] == ["step 8"]
+    assert "accuracy 80.0% at the start, 10.0% now" in said[0]
+
+
 def test_shorter_and_as_right_is_no_collapse():
     assert watched(Guard(action="stop"), steps()) == ([], False)
 
