@@ -21,7 +21,7 @@ commands
   compare   runs and evaluations in one page, Markdown, CSV and figures concise-rl compare runs/grpo runs/hapo
   fit       a run's curve: ceiling, speed, and what its half foretold   concise-rl fit runs/demo
   plan      memory, time and cost of a run before it runs (estimate)    concise-rl plan model=qwen3_1.7b hardware=h100x8
-  warmup    make the embedded reasoner from scratch                     concise-rl warmup --out my_tiny
+  warmup    make the reasoner of an embedded task                       concise-rl warmup task=which_sum --out DIR
 
 train and eval take Hydra overrides:
   method=pear model=tiny data=chain_sum run=cpu peft=lora tracking=wandb      choose recipes (train)
@@ -205,21 +205,22 @@ def plan(arguments: Sequence[str]) -> None:
 
 
 def warmup(arguments: Sequence[str]) -> None:
-    """Make the embedded reasoner from scratch: supervised traces that overthink; five to ten minutes on one core."""
+    """Make the reasoner of an embedded task by supervision: five to ten minutes on one core."""
     parser = argparse.ArgumentParser(prog="concise-rl warmup", description=warmup.__doc__)
+    parser.add_argument("task", nargs="?", default="task=chain_sum", metavar="task=NAME", help="default: chain_sum")
     parser.add_argument("--out", type=Path, required=True, help="folder for weights and tokenizer")
     parser.add_argument("--seed", type=int, default=0, help="another one makes another model of the kind (default 0)")
     options = parser.parse_args(arguments)
 
     import logging
 
-    from concise_rl.testbeds.warmup import make_embedded
+    from concise_rl.testbeds.warmups import make
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    metrics = make_embedded(options.out, options.seed)
+    metrics = make(options.task.removeprefix("task="), options.out, options.seed)
     print(
         f"{options.out}: {metrics['accuracy']:.1%} right at {metrics['mean_tokens']:.1f} tokens, "
-        f"{metrics['tokens_over_oracle']:.2f} times the shortest reasoning"
+        f"{metrics['tokens_over_oracle']:.2f} times the shortest reasoning that shows every step"
     )
 
 

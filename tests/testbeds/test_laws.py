@@ -1,0 +1,121 @@
+"""The measured law of bed M: what is stored, what follows from it, and that the shipped reasoner has it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from concise_rl.assets import REASONERS
+from concise_rl.errors import DataError
+from concise_rl.testbeds import RunningTotal
+from concise_rl.testbeds.beds import merging_law
+from concise_rl.testbeds.forcing import Forcer, force_composition
+from concise_rl.testbeds.laws import (
+    Level,
+    MergingLaw,
+    cells,
+    cells_of,
+    load_checkpoint,
+    measure_law,
+    written_chances,
+)
+from concise_rl.verifiers import Exact
+
+SHIPPED = REASONERS["tiny_running_total"]
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_checkpoint(SHIPPED)
+
+
+def by_hand() -> MergingLaw:
+    """Two problems of two operations: cells (0, 1), (0, 2), (1, 1)."""
+    right = np.array([[0.9, 0.5, 0.8], [1.0, 0.7, 0.6]])
+    return MergingLaw({2: Level(2, right, np.array([[1, 2], [2, 1]]))})
+
+
+def test_cells_by_hand():
+    assert cells(2) == [(0, 1), (0, 2), (1, 1)]
+    assert cells_of((1, 3, 2)) == [(0, 1), (1, 3), (4, 2)]
+
+
+def test_points_by_hand():
+    points = {point.policy: point for point in by_hand().levels[2].points()}
+    assert points[(1, 1)].accuracy == pytest.approx((0.9 * 0.8 + 1.0 * 0.6) / 2)
+    assert points[(2,)].accuracy == pytest.approx(0.6)
+    assert points[(1, 1)].tokens == pytest.approx(3 + ((1 + 1 + 2) + (1 + 2 + 1)) / 2)
+    assert points[(2,)].tokens == pytest.approx(3 + 1.5)
+    assert by_hand().levels[2].errors() == pytest.approx({(0, 1): 0.05, (0, 2): 0.4, (1, 1): 0.3})
+    assert by_hand().point((2,)) == points[(2,)]
+
+
+def test_the_frontier_takes_the_best_composition_and_its_interval_holds_it():
+    law = by_hand()
+    assert [p.policy for p in law.frontier().mixtures] == [((2,),), ((1, 1),)]
+    low, high = law.interval(lambda frontier: frontier.accuracy_at(20))
+    assert (low, high) == (pytest.approx(0.6), pytest.approx(0.72))  # twice the second, twice the first problem
+
+
+def test_a_law_outlives_the_disk(tmp_path):
+    by_hand().save(tmp_path / "law.json")
+    again = MergingLaw.load(tmp_path / "law.json")
+    assert again.frontier() == by_hand().frontier()
+    (tmp_path / "law.json").write_text('{"2": {"right": []}}')
+    for path in ("law.json", "none.json"):
+        with pytest.raises(DataError, match="holds no law"):
+            MergingLaw.load(tmp_path / path)
+
+
+def test_the_chance_of_a_number_is_that_of_its_tokens_one_by_one(shipped):
+    model, tokenizer = shipped
+    question = "7a+4b-3c+9d-5="
+    forced = [(f"{question}<think>a11b", "8"), (f"{question}<think>a11b8c", "17"), (f"{question}<think></think>", "12")]
+    for (prefix, number), found in zip(forced, written_chances(model, tokenizer, forced), strict=True):
+        chance, text = 1.0, prefix
+        for token in [*number, None]:
+            with torch.no_grad():
+                chances = model(input_ids=torch.tensor([tokenizer.encode(text)])).logits[0, -1].softmax(-1)
+            if token is not None:
+                chance *= float(chances[tokenizer.convert_tokens_to_ids(token)])
+                text += token
+            elif text.partition("</think>")[1]:
+                chance *= float(chances[tokenizer.eos_token_id])
+            else:
+                chance *= 1 - sum(float(chances[tokenizer.convert_tokens_to_ids(d)]) for d in "0123456789")
+        assert found == pytest.approx(chance, abs=1e-5)
+
+
+def test_the_shipped_law_is_the_shipped_reasoners(shipped):
+    """Of level 2, where no cell has two true prefixes, so the very numbers come out again."""
+    easy = [p for p in RunningTotal().load("law") if p.columns["difficulty"] == 2][:20]
+    found = measure_law(*shipped, easy).levels[2]
+    stored = merging_law().levels[2]
+    assert np.allclose(found.right_PK, stored.right_PK[:20], atol=2e-3)
+    assert (found.digits_PN == stored.digits_PN[:20]).all()
+
+
+def test_forced_behaviour_is_the_laws(shipped):
+    """Pairs of totals at level 4, on 64 test problems: three standard errors of slack."""
+    prompts = [p for p in RunningTotal().load("test") if p.columns["difficulty"] == 4][:64]
+    completions = force_composition(Forcer(*shipped), [p.messages[0]["content"] for p in prompts], (2, 2))
+    right = [Exact()(text, p.reference).correct for text, p in zip(completions, prompts, strict=True)]
+    expected = merging_law().point((2, 2)).accuracy
+    assert sum(right) / 64 == pytest.approx(expected, abs=3 * (expected * (1 - expected) / 64) ** 0.5)
+    assert all(text.startswith("<think>b") and text.count("</think>") == 1 for text in completions)
+
+
+def test_the_shipped_law_holds_what_the_bed_promises():
+    """Thinking pays, with diminishing returns: 20 points or more between none and all on the hard half."""
+    law = merging_law()
+    assert len(json.loads((SHIPPED / "law.json").read_text())) == 4
+    for n in (6, 8):
+        assert law.point((1,) * n).accuracy - law.point((n,)).accuracy > 0.2
+    corners = law.frontier().mixtures
+    slopes = [(b.accuracy - a.accuracy) / (b.tokens - a.tokens) for a, b in itertools.pairwise(corners)]
+    assert slopes == sorted(slopes, reverse=True)
+    assert all(len(level.right_PK) == 256 for level in law.levels.values())
