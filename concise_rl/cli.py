@@ -91,7 +91,7 @@ def replay(arguments: Sequence[str]) -> None:
     from concise_rl.commands import config
     from concise_rl.evaluation.replay import can_serve
     from concise_rl.evaluation.replay import replay as replay_batches
-    from concise_rl.methods.shapers import Compose
+    from concise_rl.methods import method_names
     from concise_rl.reporting.replay_table import show_replay, write_rows
     from concise_rl.reporting.run_log import read_rollouts
 
@@ -101,11 +101,10 @@ def replay(arguments: Sequence[str]) -> None:
     if not steps:
         raise ValueError(f"{options.run}: rollouts.jsonl holds no step; train with run.rollouts_every=1")
     methods = {}
-    for name in names or config.method_names():
-        shapers, advantage = config.shapers_and_advantage(config.compose([f"method={name}", *overrides]))
-        needs = Compose(shapers).needs | advantage.needs
-        if names or can_serve(needs, steps[0].batch):
-            methods[name] = shapers, advantage
+    for name in names or method_names():
+        method = config.method_of(config.compose([f"method={name}", *overrides]))
+        if names or can_serve(method.needs, steps[0].batch):
+            methods[name] = method
     result = replay_batches([(step.batch, None) for step in steps], methods)
     show_replay(result)
     if options.csv:
@@ -122,12 +121,11 @@ def methods(arguments: Sequence[str]) -> None:
     import json
 
     from concise_rl.commands import config
+    from concise_rl.methods.recipes import RECIPES, method_names
     from concise_rl.reporting.methods_table import method_entry, methods_markdown, show_methods
 
-    names = config.method_names()
-    entries = [
-        method_entry(config.RECIPES / "method" / f"{name}.yaml", config.compose([f"method={name}"])) for name in names
-    ]
+    names = method_names()
+    entries = [method_entry(RECIPES / "method" / f"{name}.yaml", config.compose([f"method={name}"])) for name in names]
     if not options.markdown:
         show_methods(entries)
         return

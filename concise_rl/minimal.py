@@ -1,9 +1,9 @@
-"""The whole algorithm on one screen, in plain torch: sample, judge, shape, assign credit, step.
+"""The whole algorithm on one screen, in plain torch: sample, judge, filter, shape, assign credit, step.
 
 What is left out against `trainer.py`: several processes, micro-batches, checkpoints, a reference model, LoRA, vLLM.
 A test holds both to the same shaped rewards, credits and first update on the same rollouts.
 
-    python -m concise_rl.minimal --shaper hapo --steps 20
+    python -m concise_rl.minimal --method hapo --steps 20
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from concise_rl.batch import RolloutBatch
 from concise_rl.data import Prompt, render
 from concise_rl.engine.collect import collect
 from concise_rl.engine.groups import judge, leave_out
-from concise_rl.methods.advantages import ADVANTAGES, Advantage
+from concise_rl.methods.contracts import Shaper, Transform
+from concise_rl.methods.method import Method, Result, States
 from concise_rl.methods.metrics import step_metrics
-from concise_rl.methods.shapers import SHAPERS, Shaper
-from concise_rl.methods.shapers.base import State
+from concise_rl.methods.recipes import load_method
 from concise_rl.model.sampling import sample_tokens
 from concise_rl.options import Teaching, Truncated, ZeroVariance
 from concise_rl.rollouts import LocalRollout, TokenVocabulary
@@ -98,10 +98,10 @@ def rollout(
     cut_off = [vocabulary.cut_off(ids) for ids in completion_ids]
     verdicts = judge(verifier, pairs, cut_off, truncated=truncated, deadline_seconds=5.0)
     rows = [
-        LocalRollout(p.id, str(text), ids, answer, verdict, p.columns)
+        LocalRollout(p.id, str(text), ids, answer, verdict, p.columns, limit=max_tokens)
         for p, text, ids, answer, verdict in zip(asked, texts, completion_ids, answers, verdicts, strict=True)
     ]
-    batch, _, _ = collect(rows, group_size=group_size, step=step, vocabulary=vocabulary)
+    batch = collect(rows, group_size=group_size, step=step, vocabulary=vocabulary).batch
     return batch, prompt_ids, completion_ids
 
 
@@ -111,25 +111,30 @@ def update(
     batch: RolloutBatch,
     prompt_ids: Sequence[Sequence[int]],
     completion_ids: Sequence[Sequence[int]],
-    shaper: Shaper,
-    advantage: Advantage,
-    state: State,
+    method: Method,
+    states: States,
     teaching: Teaching | None = None,
     **loss_options: Any,
-) -> tuple[State, Tensor, Tensor]:
-    """One step of learning; returns the shaper's new state, the shaped reward and the credit."""
-    batch, teaches = leave_out(batch, teaching or Teaching())
-    shaped, state = shaper(batch, batch.task_reward, state)  # reward in, reward out
-    credit = advantage(batch, shaped.reward)  # reward to credit
-    rows = teaches.nonzero().flatten()
+) -> tuple[Result, States]:
+    """One step of learning; returns what the method made of the batch, and the components' new states."""
+    batch = leave_out(batch, teaching or Teaching())  # truncated rows, groups without variance
+    batch, states = method.filter(batch, states)  # which rows teach
+    value = batch.task_reward  # (N,)
+    reward, metrics = value, dict[str, float]()
+    for slot, link in method.of_kind(Transform):  # reward to reward, then reward to credit
+        out, state = method.at(slot, batch.step)(batch, value, states.get(slot))
+        states = states if state is None else {**states, slot: state}
+        value, metrics = out.value, metrics | out.metrics
+        reward = value if isinstance(link, Shaper) else reward
+    rows = batch.counts.nonzero().flatten()
     if len(rows):
         logprobs = token_logprobs(model, [prompt_ids[n] for n in rows], [completion_ids[n] for n in rows])
-        loss = policy_loss(logprobs, logprobs.detach(), credit[rows], batch.lengths[rows], **loss_options)
+        loss = policy_loss(logprobs, logprobs.detach(), value[rows], batch.lengths[rows], **loss_options)
         loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
-    return state, shaped.reward, credit
+    return Result(reward, value, batch.counts, metrics), states
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -140,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from concise_rl.verifiers import VERIFIERS
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--shaper", default="hapo", choices=("plain", "hapo", "kimi_length"))
+    parser.add_argument("--method", default="hapo", help="a recipe without curriculum, sampler or entropies")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--prompts", type=int, default=16, help="P")
     parser.add_argument("--group-size", type=int, default=8, help="G")
@@ -156,19 +161,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     tokenizer = AutoTokenizer.from_pretrained(TINY)
     source = ChainSum()
     train, verifier = source.load("train"), VERIFIERS[source.verifier]()
-    shaper, advantage = SHAPERS[options.shaper](), ADVANTAGES["group_relative"]()
-    optimizer, state = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0), shaper.init()
+    method = load_method(options.method)
+    optimizer, states = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0), method.init()
     for step in range(options.steps):
         prompts = [train[int(i)] for i in torch.randint(len(train), (options.prompts,))]
         sizes = {"group_size": options.group_size, "max_tokens": options.max_tokens}
         batch, prompt_ids, completion_ids = rollout(
             model, tokenizer, prompts, verifier, step=step, truncated=teaching.truncated, **sizes
         )
-        state, reward, credit = update(
-            model, optimizer, batch, prompt_ids, completion_ids, shaper, advantage, state, teaching,
+        result, states = update(
+            model, optimizer, batch, prompt_ids, completion_ids, method, states, teaching,
             loss_type="bnpo", max_tokens=options.max_tokens,
         )  # fmt: skip
-        seen = step_metrics(batch, reward, credit)
+        seen = step_metrics(batch, result.reward, result.credit)
         sys.stdout.write(f"step {step:3d}  accuracy {seen['accuracy']:.3f}  mean tokens {seen['mean_tokens']:.1f}\n")
 
 

@@ -80,6 +80,11 @@ class Teaching:
         if self.refill_rounds < 1:
             raise UserError(f"refill_rounds={self.refill_rounds}: need at least 1; zero_variance=drop draws nothing")
 
+    @property
+    def leaves_out(self) -> bool:
+        """Whether rows may be left out of what learns."""
+        return self.truncated is Truncated.mask or self.zero_variance is not ZeroVariance.keep
+
 
 class Action(str, Enum):
     """What follows a collapse: a warning; a checkpoint and the end of the run; an older checkpoint at half the rate."""

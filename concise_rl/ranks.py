@@ -34,3 +34,8 @@ def own_share(items: Sequence[Any]) -> Sequence[Any]:
 def rank_is_lost(error: RuntimeError) -> bool:
     """Whether a collective failed because another rank is gone; gloo says so by its file names, others by a type."""
     return isinstance(error, getattr(torch.distributed, "DistError", ())) or "/gloo/" in str(error)
+
+
+def every_rank(rows: Sequence[Any]) -> list[Any]:
+    """The rows of all ranks in rank order, on every rank."""
+    return [row for rank_rows in on_every_rank(list(rows)) for row in rank_rows]

@@ -1,21 +1,18 @@
 """From Hydra's composed configuration to configured objects; with `entry.py` and its tasks the only Hydra files.
 
-A component's class is its schema: every shaper, advantage, verifier and data source is registered here by its name,
-so that `shaper.hapo.weight=0.5` is type-checked when the configuration is composed.
+A component's class is its schema: the fields of every component of `methods/registry.py`, verifier and data source are
+known here by name, so that `shaper.hapo.weight=0.5` is an override. A component's values are checked when it is built,
+before a model is loaded: a float field takes a number or a schedule.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import importlib
-import importlib.util
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
+from enum import Enum
 from typing import Any, get_args, get_type_hints
 
 from hydra.core.config_store import ConfigStore
@@ -27,30 +24,40 @@ from concise_rl.data import BENCHMARK_SOURCES, DATA_SOURCES
 from concise_rl.errors import UserError
 from concise_rl.evaluation import Mode
 from concise_rl.evaluation.backends import HTTPBackend
-from concise_rl.methods.advantages import ADVANTAGES, Advantage
-from concise_rl.methods.shapers import SHAPERS, Shaper
+from concise_rl.methods.method import Method
+from concise_rl.methods.recipes import (
+    RECIPES,
+    SCHEDULED,
+    assemble,
+    check_type,
+    entries_of,
+    load_class,
+)
+from concise_rl.methods.registry import SHELVES, closest, components
+from concise_rl.methods.schedules import is_schedule, schedule_of
 from concise_rl.options import Action, Guard, Teaching
 from concise_rl.testbeds import TESTBEDS
 from concise_rl.verifiers import VERIFIERS, Verifier
 
-RECIPES = Path(__file__).parents[1] / "recipes"
-"""Hydra's root: a link to the checkout's `recipes/`, a folder of its own in an installed wheel."""
-
-COMPONENTS: dict[str, dict[str, type]] = {"shaper": SHAPERS, "advantage": ADVANTAGES, "verifier": VERIFIERS}
-
 
 @dataclass
-class Method:
-    """What is compared between papers: how the reward is shaped and how credit is assigned.
+class MethodNode:
+    """What is compared between papers; an entry of a slot is a registered name, an import path
+    (`my_shapers.py:Budget`, `package.module:Class`), or a mapping with `path` and the component's fields.
 
     Attributes:
         name: recipe name.
-        shapers: applied left to right; each a registered name, an import path (`my_shapers.py:Budget`,
-            `package.module:Class`), or a mapping with `path` and the component's fields.
-        advantage: one such entry.
+        edit, curriculum, sampler: at most one of each.
+        filters: which rows teach, each and-ed to those before.
+        shapers: applied left to right.
+        advantage: one, or a list from reward to credit.
     """
 
     name: str = "???"
+    edit: Any = None
+    curriculum: Any = None
+    sampler: Any = None
+    filters: list[Any] = field(default_factory=list)
     shapers: list[Any] = field(default_factory=list)
     advantage: Any = "group_relative"
 
@@ -77,7 +84,7 @@ class Model:
 
 
 @dataclass
-class Evaluation:
+class EvaluationNode:
     """The evaluation before and after training.
 
     Attributes:
@@ -100,11 +107,11 @@ def register() -> None:
     """Tell Hydra's ConfigStore every schema."""
     store = ConfigStore.instance()
     schemas: dict[str, Any] = {
-        kind: {name: OmegaConf.structured(component) for name, component in classes.items()}
-        for kind, classes in COMPONENTS.items()
+        kind: {name: _defaults(cls) for name, cls in components(kind).items()} for kind in SHELVES
     }
-    schemas |= {"method": OmegaConf.structured(Method), "model": OmegaConf.structured(Model)}
-    schemas |= {"evaluation": OmegaConf.structured(Evaluation), "guard": OmegaConf.structured(Guard)}
+    schemas |= {"verifier": {name: OmegaConf.structured(cls) for name, cls in VERIFIERS.items()}}
+    schemas |= {"method": OmegaConf.structured(MethodNode), "model": OmegaConf.structured(Model)}
+    schemas |= {"evaluation": OmegaConf.structured(EvaluationNode), "guard": OmegaConf.structured(Guard)}
     common = {"system_prompt": StringNode(None), "verify_deadline_seconds": FloatNode("???")}
     store.store(name="schemas", node=OmegaConf.create(schemas | common | _run_schema()))
     evaluated = {kind: schemas[kind] for kind in ("verifier", "model", "evaluation")}
@@ -142,12 +149,15 @@ def _run_schema() -> dict[str, Any]:
 
 
 def _defaults(component: type) -> dict[str, Any]:
-    """A dataclass's fields as a node without types: OmegaConf knows no `Literal`."""
-    return {
-        f.name: f.default if f.default is not dataclasses.MISSING
-        else {} if f.default_factory is not dataclasses.MISSING else "???"
-        for f in dataclasses.fields(component)
-    }  # fmt: skip
+    """A dataclass's fields as a node without types: OmegaConf knows no `Literal`, and any float takes a schedule."""
+
+    def default(f: dataclasses.Field) -> Any:
+        if f.default is dataclasses.MISSING:
+            return f.default_factory() if f.default_factory is not dataclasses.MISSING else "???"
+        value = f.default.value if isinstance(f.default, Enum) else f.default
+        return list(value) if isinstance(value, tuple) else value
+
+    return {f.name: default(f) for f in dataclasses.fields(component)}
 
 
 def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
@@ -197,28 +207,6 @@ def open_foreign(overrides: Sequence[str]) -> list[str]:
     return ["++" + item if OPEN.match(item) else item for item in overrides]
 
 
-def build(entry: Any, kind: str, config: DictConfig) -> Any:
-    """One configured component: `entry` is a registered name, an import path, or a mapping with `path` and fields.
-
-    Raises:
-        UserError: no such component, field or file, or a value that the component refuses.
-    """
-    if OmegaConf.is_config(entry):
-        entry = OmegaConf.to_container(entry, resolve=True)
-    if isinstance(entry, str) and ":" not in entry:
-        if entry not in COMPONENTS[kind]:
-            raise UserError(f"{kind}={entry!r} is not known{closest(entry, COMPONENTS[kind])}")
-        return to_object(config[kind][entry], f"{kind}.{entry}")
-    fields = dict(entry) if isinstance(entry, Mapping) else {"path": entry}
-    if "path" not in fields:
-        raise UserError(f"{kind} {fields} has no path: write {{path: my_file.py:MyClass, field: value}}")
-    component = load_class(str(fields.pop("path")))
-    try:
-        return component(**fields)
-    except TypeError as error:
-        raise UserError(f"{kind} {component.__name__}: {error}") from error
-
-
 def to_object(node: DictConfig, path: str) -> Any:
     """A structured node as its object, `__post_init__` run; an unset mandatory field is named with its path."""
     try:
@@ -229,37 +217,45 @@ def to_object(node: DictConfig, path: str) -> Any:
         raise UserError(f"{path}: {one_line(error)}") from error
 
 
-def load_class(path: str) -> type:
-    """`my_file.py:Class` or `package.module:Class`."""
-    source, _, name = path.rpartition(":")
-    try:
-        if source.endswith(".py"):
-            if not Path(source).is_file():
-                raise UserError(f"{path}: there is no file {source}")
-            spec = importlib.util.spec_from_file_location(Path(source).stem, source)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[spec.name] = module  # dataclasses look their module up there
-            spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(source)
-        return getattr(module, name)
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise UserError(f"{path}: cannot be imported: {one_line(error)}") from error
+def method_of(config: DictConfig) -> Method:
+    """The method that a configuration describes.
 
-
-def shapers_and_advantage(config: DictConfig) -> tuple[list[Shaper], Advantage]:
-    """The method's components, configured."""
-    shapers = [build(entry, "shaper", config) for entry in config.method.shapers]
-    if not shapers:
+    Raises:
+        UserError: no such component, field or file, a value that a component refuses, or slots that do not go together.
+    """
+    node, trainer = plain(config.method), plain(config.trainer)
+    if not node["shapers"]:
         raise UserError("method.shapers=[] shapes nothing: use [plain] for the task reward as it is")
-    return shapers, build(config.method.advantage, "advantage", config)
+    return assemble(node, {kind: plain(config[kind]) for kind in SHELVES if kind in config}, trainer)
+
+
+def plain(node: DictConfig) -> dict[str, Any]:
+    """A node as plain values, interpolations resolved."""
+    values = OmegaConf.to_container(node, resolve=True, enum_to_str=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
 
 
 def verifier_of(config: DictConfig, source: str = "data") -> Verifier:
-    """The verifier that the data source names, or with `source="benchmark"` the benchmark."""
-    return build(config[source].verifier, "verifier", config)
+    """The verifier that the data source names, or with `source="benchmark"` the benchmark.
+
+    Raises:
+        UserError: no such verifier, field or file.
+    """
+    entry = config[source].verifier
+    entry = OmegaConf.to_container(entry, resolve=True) if OmegaConf.is_config(entry) else entry
+    if isinstance(entry, str) and ":" not in entry:
+        if entry not in VERIFIERS:
+            raise UserError(f"verifier={entry!r} is not known{closest(entry, VERIFIERS)}")
+        return to_object(config.verifier[entry], f"verifier.{entry}")
+    fields = dict(entry) if isinstance(entry, Mapping) else {"path": entry}
+    if "path" not in fields:
+        raise UserError(f"verifier {fields} has no path: write {{path: my_file.py:MyClass, field: value}}")
+    kind = load_class(str(fields.pop("path")))
+    try:
+        return kind(**fields)
+    except TypeError as error:
+        raise UserError(f"verifier {kind.__name__}: {error}") from error
 
 
 def teaching_of(config: DictConfig) -> Teaching:
@@ -289,13 +285,18 @@ def trainer_fields(config: DictConfig) -> dict[str, Any]:
     """
     from concise_rl.engine.trainer import ConciseConfig
 
-    fields = OmegaConf.to_container(config.trainer, resolve=True)
-    assert isinstance(fields, dict)
+    fields = plain(config.trainer)
+    for name in SCHEDULED:
+        if is_schedule(fields.get(name)):
+            values = [schedule_of(f"trainer.{name}", fields[name])(step) for step in range(_steps(fields))]
+            fields[name] = int(max(values)) if name == "max_completion_length" else values[0]
     known = {f.name for f in dataclasses.fields(ConciseConfig)}
     for name in fields:
         if name not in known:
             raise UserError(f"trainer.{name!s} is no field of trl.GRPOConfig{closest(str(name), known)}")
-    check_types(fields, get_type_hints(ConciseConfig))
+    for name, hint in get_type_hints(ConciseConfig).items():
+        if name in fields:
+            check_type(f"trainer.{name}", fields[name], hint)
     if fields.get("num_generations", 8) < 2:
         raise UserError(
             f"trainer.num_generations={fields['num_generations']}: a group needs at least 2 completions to compare"
@@ -303,46 +304,24 @@ def trainer_fields(config: DictConfig) -> dict[str, Any]:
     return {str(name): value for name, value in fields.items()}
 
 
-def check_types(fields: Mapping[Any, Any], hints: Mapping[str, Any]) -> None:
-    """Refuse a text or a number where the trainer's field has another type; GRPOConfig itself looks at few of them.
-
-    Raises:
-        UserError: the first such field, with its value.
-    """
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "null"}
-    for name, value in fields.items():
-        kinds = set(get_args(hints[name])) or {hints[name]}
-        if kinds <= words.keys() and not (type(value) in kinds or (type(value) is int and float in kinds)):
-            shown = " or ".join(text for kind, text in words.items() if kind in kinds)
-            raise UserError(f"trainer.{name}={value!r} must be {shown}")
+def _steps(fields: Mapping[str, Any]) -> int:
+    """Optimizer steps of the run that a schedule of the trainer is asked for."""
+    steps = fields.get("max_steps")
+    if not isinstance(steps, int) or steps < 1:
+        raise UserError("a schedule of trainer.* needs trainer.max_steps: set the number of steps")
+    return steps
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
     """The configuration with every interpolation resolved and without the components that this run does not use."""
     full = OmegaConf.to_container(config, resolve=True, enum_to_str=True, throw_on_missing=False)
     assert isinstance(full, dict)
-    used = {
-        "shaper": [entry for entry in config.method.shapers if isinstance(entry, str)],
-        "advantage": [config.method.advantage],
-        "verifier": [config.data.verifier],
-    }
-    for kind, names in used.items():
-        full[kind] = {name: fields for name, fields in full[kind].items() if name in names}
+    used = [*entries_of(full["method"]), ("verifier", config.data.verifier)]
+    for kind in (*SHELVES, "verifier"):
+        full[kind] = {name: fields for name, fields in full[kind].items() if (kind, name) in used}
     return {str(key): value for key, value in full.items()}
-
-
-def closest(name: str, known: Any) -> str:
-    """`; did you mean x?` or `; choose from a, b, c`."""
-    near = difflib.get_close_matches(name, [str(k) for k in known], n=1)
-    return f"; did you mean {near[0]}?" if near else f"; choose from {', '.join(sorted(str(k) for k in known))}"
 
 
 def one_line(error: BaseException) -> str:
     """A message without its line breaks."""
     return " ".join(str(error).split())
-
-
-def method_names() -> list[str]:
-    """The method recipes, plain GRPO first."""
-    names = sorted(recipe.stem for recipe in (RECIPES / "method").glob("*.yaml"))
-    return sorted(names, key=lambda name: name != "grpo")

@@ -41,7 +41,7 @@ def main() -> None:
 def run(config: DictConfig) -> None:
     """Evaluate, train, evaluate again, and write what came of it into the run folder."""
     # What can be refused without a model is refused before one is loaded.
-    configuration.shapers_and_advantage(config)
+    configuration.method_of(config)
     configuration.teaching_of(config)
     verifier = configuration.verifier_of(config)
     source = configuration.to_object(config.data, "data")
@@ -155,7 +155,7 @@ def warn_of_idle_history(trainer: Any, warn: Callable[[str], None]) -> None:
     """Tell when a shaper that compares with a prompt's earlier answers will never see a prompt again."""
     from concise_rl.methods.history import History
 
-    names = [type(shaper).__name__ for shaper in trainer.shaper.shapers if isinstance(shaper.init(), History)]
+    names = [type(c).__name__ for c in trainer.method.components.values() if isinstance(c.init(), History)]
     visits = trainer.visits_per_prompt()
     if names and visits <= 1:
         warn(
@@ -189,10 +189,8 @@ def build_trainer(
     from concise_rl.engine.trainer import ConciseTrainer, training_dataset
     from concise_rl.model.loading import lora
 
-    shapers, advantage = configuration.shapers_and_advantage(config)
     described = {
-        "shapers": shapers,
-        "advantage": advantage,
+        "method": configuration.method_of(config),
         "verifier": configuration.verifier_of(config),
         "train_dataset": training_dataset(prompts, tokenizer, config.system_prompt),
         "think_end": config.model.think_end,

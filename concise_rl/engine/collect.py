@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from concise_rl.batch import COLUMN_PREFIX, PHASE_FIELDS, RolloutBatch
-from concise_rl.methods.shapers import repetition_fraction
-from concise_rl.ranks import on_every_rank
+from concise_rl.batch import COLUMN_PREFIX, PART_PREFIX, PHASE_FIELDS, RolloutBatch
+from concise_rl.methods.repetition import repetition_fraction
+from concise_rl.ranks import every_rank
 from concise_rl.rollouts import LocalRollout, TokenVocabulary, think_length
+from concise_rl.verifiers import Verdict
 
 
-def every_rank(rows: list[LocalRollout]) -> list[LocalRollout]:
-    """The rows of all ranks in rank order, on every rank: the only gather of a step."""
-    return [row for rank_rows in on_every_rank(rows) for row in rank_rows]
+@dataclass(frozen=True)
+class Collected:
+    """A step's rows on every rank: the batch, its prompts' and completions' texts, and how each completion ended."""
+
+    batch: RolloutBatch
+    prompts: list[str]
+    completions: list[str]
+    finishes: list[str]
 
 
 def collect(
@@ -29,14 +36,15 @@ def collect(
     needs: Collection[str] = (),
     repetition_ngram: int = 0,
     gather: Callable[[list[LocalRollout]], list[LocalRollout]] = every_rank,
-) -> tuple[RolloutBatch, list[str], list[str]]:
-    """Gather every rank's rows and build the batch, with prompts (P,) and completions (N,) as texts.
+) -> Collected:
+    """Gather every rank's rows and build the batch.
 
     Rows come in rank order and each rank's are consecutive, so a group may lie astride two ranks. Optional fields
     are filled only as far as `needs` names them.
 
     Raises:
-        ValueError: the gathered rows are no whole groups, a component's column is missing, or a number is not finite.
+        ValueError: the gathered rows are no whole groups, a component's column or part is missing, or a number is not
+            finite.
     """
     rows = gather(local)
     if not rows or len(rows) % group_size:
@@ -46,32 +54,64 @@ def collect(
         )
     heads = rows[::group_size]
     for n, row in enumerate(rows):
-        if row.prompt_id != heads[n // group_size].prompt_id:
-            raise ValueError(f"completion {n} belongs to prompt {row.prompt_id}, not to that of its group")
-    lengths = [len(row.token_ids) for row in rows]
-    parts = _parts(rows)
-    if repetition_ngram:
-        parts["repetition"] = [repetition_fraction(row.token_ids, repetition_ngram) for row in rows]
+        if row.prompt_key != heads[n // group_size].prompt_key:
+            raise ValueError(f"completion {n} belongs to prompt {row.prompt_key}, not to that of its group")
+    verdicts = [row.verdict or Verdict.unscorable("not judged") for row in rows]
     batch = RolloutBatch.of(
-        prompt_ids=[row.prompt_id for row in heads],
+        prompt_keys=[row.prompt_key for row in heads],
         group_size=group_size,
         step=step,
-        lengths=lengths,
+        lengths=[row.length for row in rows],
+        limits=[row.length if row.limit is None else row.limit for row in rows],
         truncated=[vocabulary.cut_off(row.token_ids) for row in rows],
-        correct=[row.verdict.correct for row in rows],
-        scorable=[row.verdict.scorable for row in rows],
-        task_reward=[row.verdict.reward for row in rows],
-        think_lengths=[think_length(row.token_ids, vocabulary.think_end_id) for row in rows],
-        parts=parts,
+        correct=[verdict.correct for verdict in verdicts],
+        scorable=[verdict.scorable for verdict in verdicts],
+        task_reward=[verdict.reward for verdict in verdicts],
+        think_lengths=[think_length(row.token_ids, vocabulary.think_end_id, row.sampled) for row in rows],
+        parts=parts_of(rows, verdicts, needs, repetition_ngram),
+        costs=_by_name([row.costs for row in rows]),
         columns=_columns(heads, needs),
         **_signals(rows, vocabulary, needs),
     )
-    return batch, [row.prompt for row in heads], [row.completion for row in rows]
+    return Collected(
+        batch,
+        [row.prompt for row in heads],
+        [row.completion for row in rows],
+        [row.finished(vocabulary).value for row in rows],
+    )
 
 
-def _parts(rows: Sequence[LocalRollout]) -> dict[str, list[float]]:
-    names = sorted({name for row in rows for name in row.verdict.parts})
-    return {name: [float(row.verdict.parts.get(name, 0.0)) for row in rows] for name in names}
+def parts_of(
+    rows: Sequence[LocalRollout], verdicts: Sequence[Verdict], needs: Collection[str], repetition_ngram: int = 0
+) -> dict[str, list[float]]:
+    """The row values of the verdicts, of the samplers, and those that a component needs and the text tells.
+
+    Raises:
+        ValueError: a component needs a part that none of them gives.
+    """
+    parts = _by_name([{**row.parts, **verdict.parts} for row, verdict in zip(rows, verdicts, strict=True)])
+    if repetition_ngram:
+        parts["repetition"] = [repetition_fraction(row.token_ids, repetition_ngram) for row in rows]
+    for name in sorted(need.removeprefix(PART_PREFIX) for need in needs if need.startswith(PART_PREFIX)):
+        if name not in parts and name in PARTS:
+            parts[name] = [PARTS[name](row) for row in rows]
+        if name not in parts:
+            raise ValueError(
+                f"the method needs the row value parts[{name!r}], which this verifier does not give (it gives "
+                f"{sorted(parts) or 'none'}): use a verifier whose Verdict.parts has it"
+            )
+    return parts
+
+
+PARTS: dict[str, Callable[[LocalRollout], float]] = {
+    "repeated": lambda row: float(repetition_fraction(row.token_ids, 40) > 0),
+}
+"""Row values that a completion tells by itself, by the name under which a component needs them."""
+
+
+def _by_name(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    names = sorted({name for row in rows for name in row})
+    return {name: [float(row.get(name, 0.0)) for row in rows] for name in names}
 
 
 def _columns(heads: Sequence[LocalRollout], needs: Collection[str]) -> dict[str, list[Any]]:
@@ -80,30 +120,44 @@ def _columns(heads: Sequence[LocalRollout], needs: Collection[str]) -> dict[str,
         for head in heads:
             if name not in head.columns:
                 raise ValueError(
-                    f"the method needs the data set's column {name!r}; prompt {head.prompt_id} has only "
+                    f"the method needs the data set's column {name!r}; prompt {head.prompt_key} has only "
                     f"{sorted(head.columns)}: add it with data.columns=[{name}]"
                 )
     return {name: [head.columns[name] for head in heads] for name in wanted}
 
 
 def _signals(rows: Sequence[LocalRollout], vocabulary: TokenVocabulary, needs: Collection[str]) -> dict[str, Tensor]:
-    """Entropy means and per-token fields, those that `needs` names."""
+    """Entropy means and per-token fields, those that `needs` names. Tokens that nobody sampled are in none of them."""
     signals: dict[str, Tensor] = {}
     if "mean_entropy" in needs:
-        signals["mean_entropy"] = torch.tensor([_mean(row.entropies) for row in rows], dtype=torch.float64)
+        signals["mean_entropy"] = torch.tensor([_mean(row, 0, None) for row in rows], dtype=torch.float64)
     if PHASE_FIELDS & set(needs):
-        cuts = [think_length(row.token_ids, vocabulary.think_end_id) for row in rows]
-        cut_rows = [(row.entropies, k) for row, k in zip(rows, cuts, strict=True) if row.entropies is not None]
-        signals["think_entropy"] = torch.tensor([_mean(h[:k]) for h, k in cut_rows], dtype=torch.float64)
-        signals["answer_entropy"] = torch.tensor([_mean(h[k + 1 :]) for h, k in cut_rows], dtype=torch.float64)
+        ends = [_position(row.token_ids, vocabulary.think_end_id) for row in rows]
+        think = [_mean(row, 0, end) for row, end in zip(rows, ends, strict=True)]
+        answer = [_mean(row, end + 1, None) for row, end in zip(rows, ends, strict=True)]
+        signals["think_entropy"] = torch.tensor(think, dtype=torch.float64)
+        signals["answer_entropy"] = torch.tensor(answer, dtype=torch.float64)
     for name in ("entropies", "logprobs"):
         if name in needs:
-            ragged = [torch.from_numpy(np.asarray(getattr(row, name), dtype=np.float32)) for row in rows]
+            ragged = [torch.from_numpy(_sampled_only(row, getattr(row, name))) for row in rows]
             signals[name] = torch.nn.utils.rnn.pad_sequence(ragged, batch_first=True)
     return signals
 
 
-def _mean(values: np.ndarray | None) -> float:
-    """Mean in float64; an empty phase is 0."""
-    assert values is not None, "the trainer runs the forward pass when a component needs entropies"
+def _position(token_ids: Sequence[int], think_end_id: int | None) -> int:
+    """Where the first think-end tag stands among all tokens; behind the last one where there is none."""
+    return next((n for n, token in enumerate(token_ids) if token == think_end_id), len(token_ids))
+
+
+def _mean(row: LocalRollout, start: int, end: int | None) -> float:
+    """Mean entropy of the sampled tokens from `start` to `end`, in float64; an empty phase is 0."""
+    assert row.entropies is not None, "the trainer runs the forward pass when a component needs entropies"
+    values = row.entropies[start:end]
+    if row.sampled is not None:
+        values = values[np.asarray(row.sampled[start:end], dtype=bool)]
     return float(np.mean(values, dtype=np.float64)) if len(values) else 0.0
+
+
+def _sampled_only(row: LocalRollout, values: np.ndarray | None) -> np.ndarray:
+    found = np.asarray(values, dtype=np.float32)
+    return found if row.sampled is None else np.where(np.asarray(row.sampled, dtype=bool), found, np.float32(0))

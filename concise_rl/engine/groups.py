@@ -1,8 +1,9 @@
 """Which completions teach: what one that was cut off counts as, and what becomes of groups without variance.
 
-Every row is judged by `judge`, and `leave_out` says what the method sees and what enters the loss, so that reward,
-baseline, history, loss and logs cannot disagree; the trainer and `minimal.py` share both. `refill` samples other
-prompts in place of groups that could not teach. What each choice means: `Truncated` and `ZeroVariance` in `options.py`.
+Every row is judged by `judge`, and `leave_out` says which rows count before the method's own filters do, so that
+reward, baseline, history, loss and logs cannot disagree; the trainer and `minimal.py` share both. `refill` samples
+other prompts in place of groups that could not teach. What each choice means: `Truncated` and `ZeroVariance` in
+`options.py`.
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from concise_rl.batch import RolloutBatch
+from concise_rl.methods.contracts import Filter
+from concise_rl.methods.filters.untruncated import Untruncated
+from concise_rl.methods.filters.zero_variance import DropZeroVariance
 from concise_rl.options import Teaching, Truncated, ZeroVariance
 from concise_rl.ranks import on_every_rank, rank
 from concise_rl.rollouts import LocalRollout
 from concise_rl.verifiers import Verdict, Verifier, verify_many
 
-Row = dict[str, Any]
-"""A row of the training set: `prompt`, `prompt_id`, `reference`, `columns`."""
+DatasetRow = dict[str, Any]
+"""A row of the training set: `prompt`, `prompt_key`, `reference`, `columns`."""
 
 
 def judge(
@@ -46,18 +48,17 @@ def judge(
     return [Verdict.of(False) if cut and v.correct else v for v, cut in zip(verdicts, cut_off, strict=True)]
 
 
-def leave_out(batch: RolloutBatch, teaching: Teaching) -> tuple[RolloutBatch, Tensor]:
-    """The batch as shapers and advantages see it, and which rows enter the loss, (N,) bool.
+def leave_out(batch: RolloutBatch, teaching: Teaching) -> RolloutBatch:
+    """The batch with the rows that teach in `counts`, before the method's own filters.
 
-    A row that is left out is not scorable in it: it is in no baseline and no history, and its credit is 0. Variance is
-    that of the task reward, before shaping, over the rows that count.
+    A row that does not count is in no baseline and no history, its credit is 0, and none of its tokens is in the loss.
+    Variance is that of the task reward, before shaping, over the rows that count.
     """
-    left_out_N = batch.truncated if teaching.truncated is Truncated.mask else torch.zeros_like(batch.truncated)
-    taught = batch.replace(scorable=batch.scorable & ~left_out_N)
-    if teaching.zero_variance is not ZeroVariance.keep:
-        left_out_N = left_out_N | batch.per_row(taught.without_variance(batch.task_reward))
-        taught = batch.replace(scorable=batch.scorable & ~left_out_N)
-    return taught, ~left_out_N
+    filters: list[Filter] = [Untruncated()] if teaching.truncated is Truncated.mask else []
+    filters += [] if teaching.zero_variance is ZeroVariance.keep else [DropZeroVariance()]
+    for each in filters:
+        batch = batch.replace(counts=batch.counts & each.keep(batch))
+    return batch
 
 
 # -- refilling ---------------------------------------------------------------------------------------------------------
@@ -71,30 +72,29 @@ class Sample:
         row: of the training set.
         prompt_ids: its prompt as tokens.
         message: the completion in the form that the trainer logs.
-        sampler_logprobs: of its tokens under the engine that sampled them, or None.
         rollout: the completion, judged.
         cut_off: the token limit came before its end.
     """
 
-    row: Row
+    row: DatasetRow
     prompt_ids: list[int]
     message: Any
-    sampler_logprobs: list[float] | None
     rollout: LocalRollout
     cut_off: bool
 
-    def outcome(self, truncated: Truncated) -> Outcome:
+    def outcome(self, truncated: Truncated) -> RowOutcome:
         """What decides whether its group has variance."""
         verdict = self.rollout.verdict
+        assert verdict is not None
         counts = verdict.scorable and not (self.cut_off and truncated is Truncated.mask)
-        tokens = len(self.rollout.token_ids)
-        return Outcome(self.rollout.prompt_id, counts, verdict.reward, verdict.scorable, verdict.correct, tokens)
+        key, tokens = self.rollout.prompt_key, self.rollout.length
+        return RowOutcome(key, counts, verdict.reward, verdict.scorable, verdict.correct, tokens)
 
 
-class Outcome(NamedTuple):
+class RowOutcome(NamedTuple):
     """What became of one completion; `counts` is False where it is left out of the baseline."""
 
-    prompt_id: str
+    prompt_key: str
     counts: bool
     reward: float
     scorable: bool
@@ -105,19 +105,19 @@ class Outcome(NamedTuple):
 class Draw(Protocol):
     """Draws up to `n` rows whose prompts are not `used`, the same ones on every rank, for a round counted from 0."""
 
-    def __call__(self, n: int, used: Collection[str], round_number: int) -> list[Row]: ...
+    def __call__(self, n: int, used: Collection[str], round_number: int) -> list[DatasetRow]: ...
 
 
-def draw_rows(dataset: Any, n: int, used: Collection[str], seed: Sequence[int]) -> list[Row]:
+def draw_rows(dataset: Any, n: int, used: Collection[str], seed: Sequence[int]) -> list[DatasetRow]:
     """Up to `n` rows of a data set, uniformly without replacement, with prompts that are not `used`."""
-    rows: list[Row] = []
+    rows: list[DatasetRow] = []
     taken = set(used)
     for index in np.random.default_rng(seed).permutation(len(dataset)):
         if len(rows) == n:
             break
         row = dataset[int(index)]
-        if row["prompt_id"] not in taken:
-            taken.add(row["prompt_id"])
+        if row["prompt_key"] not in taken:
+            taken.add(row["prompt_key"])
             rows.append(row)
     return rows
 
@@ -128,7 +128,7 @@ def refill(
     group_size: int,
     teaching: Teaching,
     draw: Draw,
-    sample: Callable[[list[Row]], list[Sample]],
+    sample: Callable[[list[DatasetRow]], list[Sample]],
 ) -> tuple[list[Sample], dict[str, float]]:
     """Let other prompts take the places of groups without variance: dynamic sampling, arXiv 2503.14476 section 3.2.
 
@@ -151,7 +151,7 @@ def refill(
     unit = ranks // math.gcd(ranks, group_size)  # groups that make an equal number of rows on every rank
     groups = _grouped(on_every_rank([s.outcome(teaching.truncated) for s in own]), group_size)
     sampled = [outcome for group in groups for outcome in group]
-    used = {group[0].prompt_id for group in groups}
+    used = {group[0].prompt_key for group in groups}
     newcomers: dict[int, list[Sample]] = {}
     used_rounds = 0
     while used_rounds < teaching.refill_rounds and (
@@ -160,7 +160,7 @@ def refill(
         rows = draw(len(uniform), used, used_rounds)
         if not rows:
             break
-        used |= {row["prompt_id"] for row in rows}
+        used |= {row["prompt_key"] for row in rows}
         used_rounds += 1
         padded = [*rows, *[rows[-1]] * (-len(rows) % unit)]
         asked = [row for row in padded for _ in range(group_size)]
@@ -177,11 +177,17 @@ def refill(
         newcomers[n // group_size][n % group_size] if n // group_size in newcomers else s
         for n, s in enumerate(own, start=first)
     ]
+    return own, _cost(groups, sampled, used_rounds, len(newcomers))
+
+
+def _cost(
+    groups: Sequence[Sequence[RowOutcome]], sampled: Sequence[RowOutcome], rounds: int, refilled: int
+) -> dict[str, float]:
     kept_tokens = sum(outcome.tokens for group in groups for outcome in group)
     scorable = [outcome for outcome in sampled if outcome.scorable]
-    return own, {
-        "refill_rounds": float(used_rounds),
-        "refilled_groups_frac": len(newcomers) / len(groups),
+    return {
+        "refill_rounds": float(rounds),
+        "refilled_groups_frac": refilled / len(groups),
         "refill_tokens_frac": 1 - kept_tokens / max(1, sum(outcome.tokens for outcome in sampled)),
         "sampled_accuracy": sum(outcome.correct for outcome in scorable) / max(1, len(scorable)),
     }
@@ -193,6 +199,6 @@ def _grouped(ranks: Sequence[Sequence[Any]], group_size: int) -> list[list[Any]]
     return [rows[start : start + group_size] for start in range(0, len(rows), group_size)]
 
 
-def _is_uniform(group: Sequence[Outcome]) -> bool:
+def _is_uniform(group: Sequence[RowOutcome]) -> bool:
     """Whether the rows that count all have one task reward, as `RolloutBatch.without_variance` says of a batch."""
     return len({outcome.reward for outcome in group if outcome.counts}) < 2

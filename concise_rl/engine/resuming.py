@@ -18,14 +18,14 @@ from accelerate.utils import set_seed
 from concise_rl.engine import checkpoint
 from concise_rl.engine.lean import LeanTrainer
 from concise_rl.errors import UserError
-from concise_rl.methods.shapers import Compose
+from concise_rl.methods.method import Method, States
 
 
 class ResumableTrainer(LeanTrainer):
-    """Saves and restores the state of the method's shaper beside the weights; a subclass sets both attributes."""
+    """Saves and restores the states of the method's components beside the weights; a subclass sets both attributes."""
 
-    shaper: Compose
-    shaper_state: Any
+    method: Method
+    states: States
     _staging_dir: str | None = None
     _saved_ranks: int | None = None
 
@@ -47,7 +47,7 @@ class ResumableTrainer(LeanTrainer):
             self._staging_dir = None
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            checkpoint.save_state(staging / name, {"shaper": self.shaper_state}, self._facts())
+            checkpoint.save_state(staging / name, self.states, self._facts())
             checkpoint.publish(staging / name, run_dir / name)
             if self.args.save_total_limit:
                 checkpoint.rotate(run_dir, self.args.save_total_limit)
@@ -59,7 +59,7 @@ class ResumableTrainer(LeanTrainer):
         plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
         return {
             "step": self.state.global_step,
-            "shapers": [type(shaper).__name__ for shaper in self.shaper.shapers],
+            "components": {slot: type(c).__name__ for slot, c in self.method.components.items()},
             "ranks": ranks,
             "optimizer": f"zero{plugin.zero_stage}" if plugin else "fsdp" if self.is_fsdp_enabled else "whole",
             "rows_per_step": args.per_device_train_batch_size * args.gradient_accumulation_steps * ranks,
@@ -83,7 +83,7 @@ class ResumableTrainer(LeanTrainer):
         if resume_from_checkpoint:
             states, saved = checkpoint.load_state(Path(resume_from_checkpoint))
             check_continues(resume_from_checkpoint, saved, self._facts())
-            self.shaper_state = states["shaper"]
+            self.states = states
             self._saved_ranks = saved["ranks"]
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
@@ -109,10 +109,12 @@ def check_continues(folder: str, saved: Mapping[str, Any], now: Mapping[str, Any
     Raises:
         UserError: the run would go on with another method's state, without its optimizer, or with other data.
     """
-    if saved["shapers"] != now["shapers"]:
+    if saved["components"] != now["components"]:
+        slots = {**saved["components"], **now["components"]}
+        differ = [slot for slot in slots if saved["components"].get(slot) != now["components"].get(slot)]
         raise UserError(
-            f"{folder} holds the state of shapers {saved['shapers']}, this run uses {now['shapers']}: resume with the "
-            "same method, or start anew in another run.dir"
+            f"{folder} was trained with other components ({', '.join(differ)}): resume with the same method, or start "
+            "anew in another run.dir"
         )
     sharded = str(now["optimizer"]).startswith("zero")
     for name in ("optimizer", "ranks") if sharded else ("optimizer",):

@@ -1,8 +1,9 @@
-"""`ConciseTrainer`: TRL's GRPO with its reward and credit taken over by a shaper and an advantage.
+"""`ConciseTrainer`: TRL's GRPO with prompts, rows, reward and credit taken over by a method.
 
-With `lean.py` the only file that knows TRL. `LeanTrainer` samples and computes the loss, TRL does the rest (prompts,
-optimizer, sharding, logging); between sampling and loss this class builds the `RolloutBatch`, shapes the reward, and
-writes the credit of this rank's rows. `minimal.py` is the same algorithm on one screen.
+The last of four classes, each a file, that are the only ones to know TRL: `LeanTrainer` samples and computes the loss,
+`ResumableTrainer` saves and resumes, `RowsTrainer` says how the rows of a generation come about, and this one builds
+the `RolloutBatch`, applies the method, and writes the credit of this rank's rows. TRL does the rest (optimizer,
+sharding, logging). `minimal.py` is the same algorithm on one screen.
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,22 +19,22 @@ from accelerate.utils import gather
 from datasets import Dataset
 from torch import Tensor
 
-from concise_rl.batch import RolloutBatch
+from concise_rl.batch import OPTIONAL_FIELDS, PART_PREFIX
 from concise_rl.data import Prompt, render
-from concise_rl.engine.collect import collect
-from concise_rl.engine.groups import Row, Sample, draw_rows, judge, leave_out, refill
+from concise_rl.engine.collect import Collected, collect
+from concise_rl.engine.groups import leave_out
 from concise_rl.engine.lean import ConciseConfig
-from concise_rl.engine.resuming import ResumableTrainer
+from concise_rl.engine.order import PromptSource
+from concise_rl.engine.rows import Generation, RowsTrainer
 from concise_rl.errors import UserError
-from concise_rl.methods.advantages import Advantage
-from concise_rl.methods.advantages.base import check_credit
+from concise_rl.methods.method import Method, Result
 from concise_rl.methods.metrics import step_metrics
-from concise_rl.methods.shapers import Compose, Shaper
-from concise_rl.options import Teaching, Truncated, ZeroVariance
-from concise_rl.rollouts import REPETITION_PART, LocalRollout, StepRecord, StepSink, TokenVocabulary, single_token
+from concise_rl.methods.repetition import REPETITION
+from concise_rl.options import Teaching
+from concise_rl.rollouts import StepRecord, StepSink, TokenVocabulary, single_token
 from concise_rl.verifiers import Verifier
 
-SIGNALS = frozenset({"think_entropy", "answer_entropy", "mean_entropy", "entropies", "logprobs"})
+SIGNALS = frozenset(OPTIONAL_FIELDS)
 """What only a forward pass under the sampling policy can tell."""
 
 
@@ -44,7 +44,7 @@ def training_dataset(prompts: Sequence[Prompt], tokenizer: Any, system: str | No
         [
             {
                 "prompt": render(prompt, tokenizer, system),
-                "prompt_id": prompt.id,
+                "prompt_key": prompt.id,
                 "reference": prompt.reference,
                 "columns": json.dumps(dict(prompt.columns)),
             }
@@ -53,13 +53,12 @@ def training_dataset(prompts: Sequence[Prompt], tokenizer: Any, system: str | No
     )
 
 
-class ConciseTrainer(ResumableTrainer):
-    """GRPO whose reward is shaped and whose credit is assigned by plug-in components.
+class ConciseTrainer(RowsTrainer):
+    """GRPO whose prompts, rows, reward and credit come from plug-in components.
 
     Args:
         model: a causal language model or its name.
-        shapers: applied left to right to the task reward.
-        advantage: shaped reward to credit.
+        method: the components, such as `load_method("hapo")`.
         verifier: completion and reference to `Verdict`; called once a completion.
         train_dataset: made by `training_dataset`.
         args: any `trl.GRPOConfig`, with the fields of `ConciseConfig`.
@@ -77,8 +76,7 @@ class ConciseTrainer(ResumableTrainer):
         self,
         model: Any,
         *,
-        shapers: Sequence[Shaper],
-        advantage: Advantage,
+        method: Method,
         verifier: Verifier,
         train_dataset: Dataset,
         args: ConciseConfig,
@@ -89,19 +87,13 @@ class ConciseTrainer(ResumableTrainer):
         teaching: Teaching | None = None,
         **kwargs: Any,
     ) -> None:
-        self.shaper = Compose(list(shapers))
-        self.shaper_state = self.shaper.init()
-        self.advantage = advantage
+        self.method, self.states = method, method.init()
         self.verifier = verifier
         self.verify_deadline_seconds = verify_deadline_seconds
         self.teaching = teaching or Teaching()
         self.sinks = list(sinks)
-        self.needs = self.shaper.needs | advantage.needs
-        self._repetition_ngram = max(
-            (getattr(s, "repetition_ngram", 0) for s in shapers if REPETITION_PART in s.needs), default=0
-        )
-        self._awaiting_signals = False
-        self._signals: tuple[Tensor, Tensor] | None = None
+        self.generation = Generation([])
+        self.prompt_source = PromptSource(train_dataset, method, args.seed)
         super().__init__(
             model=model,
             reward_funcs=[task_reward],
@@ -110,8 +102,12 @@ class ConciseTrainer(ResumableTrainer):
             processing_class=processing_class,
             **kwargs,
         )
-        self.vocabulary = TokenVocabulary(frozenset(self.eos_token_ids), single_token(self._tokenizer, think_end))
-        self.vocabulary.check(self.needs, think_end)
+        self.vocabulary = TokenVocabulary(
+            frozenset(self.eos_token_ids), single_token(self._tokenizer, think_end), think_end
+        )
+        self.vocabulary.check(method.needs)
+        if method.sampler:
+            self.rollout_func = self._roll_out
         self._check_schedule()
 
     def _check_schedule(self) -> None:
@@ -133,170 +129,109 @@ class ConciseTrainer(ResumableTrainer):
         )
         return generations * args.generation_batch_size / args.num_generations / len(self.train_dataset)
 
-    # -- rollouts ---------------------------------------------------------------------------------------------------
-
-    def _generate(self, prompts: list) -> tuple:
-        """Sample and judge this rank's rows; under `zero_variance=refill` other prompts take the places of some."""
-        self._generate_seconds = 0.0
-        samples, generated = self._sample(self._inputs, prompts)
-        if self._mode == "train" and self.teaching.zero_variance is ZeroVariance.refill:
-            samples, cost = self._refill(samples, generated)
-            self._inputs[:] = [s.row for s in samples]
-            prompts[:] = [s.row["prompt"] for s in samples]
-            for name, value in cost.items():
-                self._metrics["train"][name].append(value)
-            generated = (
-                [s.prompt_ids for s in samples],
-                [s.rollout.token_ids for s in samples],
-                None,
-                [s.message for s in samples],
-                None if generated[4] is None else [s.sampler_logprobs for s in samples],
-                *generated[5:],
-            )
-        self._samples, self._completion_ids = samples, generated[1]
-        self._metrics[self._mode]["generate_seconds"].append(self._generate_seconds)
-        return generated
-
-    def _sample(self, rows: list[Row], prompts: list) -> tuple[list[Sample], tuple]:
-        """One completion of each row's prompt, judged, and all that TRL's sampling returns."""
-        started = time.perf_counter()
-        generated = super()._generate(prompts)
-        self._generate_seconds += time.perf_counter() - started
-        prompt_ids, completion_ids, _, messages, logprobs, *_ = generated
-        skip = self.vocabulary.eos_ids | {self._tokenizer.pad_token_id}
-        texts = self._tokenizer.batch_decode([[token for token in ids if token not in skip] for ids in completion_ids])
-        cut_off = [self.vocabulary.cut_off(ids) for ids in completion_ids]
-        verdicts = judge(
-            self.verifier,
-            [(text, row["reference"]) for text, row in zip(texts, rows, strict=True)],
-            cut_off,
-            truncated=self.teaching.truncated,
-            deadline_seconds=self.verify_deadline_seconds,
-        )
-        samples = [
-            Sample(
-                row=row,
-                prompt_ids=prompt_ids[b],
-                message=messages[b],
-                sampler_logprobs=None if logprobs is None else logprobs[b],
-                rollout=LocalRollout(
-                    prompt_id=row["prompt_id"],
-                    prompt=prompt_text(row["prompt"]),
-                    token_ids=completion_ids[b],
-                    completion=texts[b],
-                    verdict=verdicts[b],
-                    columns=json.loads(row["columns"]),
-                ),
-                cut_off=cut_off[b],
-            )
-            for b, row in enumerate(rows)
-        ]
-        return samples, generated
-
-    def _refill(self, samples: list[Sample], generated: tuple) -> tuple[list[Sample], dict[str, float]]:
-        _, _, tool_mask, _, _, extra_fields, images, _ = generated
-        if tool_mask is not None or images is not None or extra_fields:
-            raise UserError("zero_variance=refill samples plain text, not tools, images or a rollout_func: use drop")
-        # Counted within the optimizer step, which may span several generations, so that a resumed run draws the same.
-        generation = self._step % self.args.gradient_accumulation_steps
-
-        def draw(n: int, used: Collection[str], round_number: int) -> list[Row]:
-            seed = [self.args.seed, self.state.global_step, generation, round_number]
-            return draw_rows(self.train_dataset, n, used, seed)
-
-        return refill(
-            samples,
-            group_size=self.num_generations,
-            teaching=self.teaching,
-            draw=draw,
-            sample=lambda rows: self._sample(rows, [row["prompt"] for row in rows])[0],
-        )
+    # -- one generation -----------------------------------------------------------------------------------------------
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         """The task rewards of all ranks as TRL takes them, (N, 1), NaN where unscorable."""
-        verdicts = [s.rollout.verdict for s in self._samples]
-        rewards = [[v.reward if v.scorable else torch.nan] for v in verdicts]
+        verdicts = [s.rollout.verdict for s in self.generation.samples]
+        rewards = [[v.reward if v is not None and v.scorable else torch.nan] for v in verdicts]
         return gather(torch.tensor(rewards, dtype=torch.float32, device=self.accelerator.device))
 
     def _get_per_token_logps_and_entropies(
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **options
     ):
         """While signals are awaited, the first scoring pass yields them, with entropies."""
-        awaited, self._awaiting_signals = self._awaiting_signals, False
+        awaited, self.generation.awaiting = self.generation.awaiting, False
         scored = super()._get_per_token_logps_and_entropies(
             model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy or awaited, **options
         )
         if awaited:
-            self._signals = scored[:2]
+            self.generation.signals = scored[:2]
         return scored
-
-    # -- one generation -----------------------------------------------------------------------------------------------
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         training = self._mode == "train"
-        wants_signals = bool(SIGNALS & self.needs)
-        self._signals, self._awaiting_signals = None, wants_signals
-        self._inputs = inputs
-        output = super()._generate_and_score_completions(inputs)
-        if wants_signals and training:
-            output["old_per_token_logps"] = self._score(output)[0]
-        elif wants_signals:
-            self._score(output)
-        self._awaiting_signals = False
-
-        batch, prompts, completions = self._collect()
-        taught, teaches = leave_out(batch, self.teaching)
-        # Evaluation sees the state of training and must not move it.
-        state = self.shaper_state if training else copy.deepcopy(self.shaper_state)
-        shaped, state = self.shaper(taught, taught.task_reward, state)
+        group_size = self.num_generations if training else self.num_generations_eval
         if training:
-            self.shaper_state = state
-        credit = self.advantage(taught, shaped.reward)
-        check_credit(self.advantage, taught, credit)
-        metrics = step_metrics(batch, shaped.reward, credit, taught=taught) | shaped.metrics
-        self._replace_trl_logs(metrics, shaped.reward, credit)
-        output["advantages"] = self._own_credit(credit, output["completion_ids"].shape[1])
-        self._leave_out(output, teaches)
-        if training and self.accelerator.is_main_process:
-            record = StepRecord(taught, shaped.reward, credit, prompts, completions, metrics)
-            for sink in self.sinks:
-                sink.on_rollouts(record)
+            inputs = self.prompt_source.rows(inputs, group_size, self.states, self._place)
+        wants_signals = bool(SIGNALS & self.method.needs)
+        hand = self.generation = Generation(inputs, awaiting=wants_signals)
+        with self._scheduled():
+            output = super()._generate_and_score_completions(inputs)
+        if wants_signals:
+            logprobs = self._score(output)[0]
+            if training:
+                output["old_per_token_logps"] = logprobs
+        hand.awaiting = False
+
+        collected = self._collect(group_size)
+        result = self._apply(collected, training)
+        self._write(output, collected, result, training)
+        self.generation = Generation([])
         return output
 
     def _score(self, output: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Old log-probs and entropies, (B, T) each: those of TRL's own pass if it ran one, else of one pass now."""
-        if self._signals is None:
+        if self.generation.signals is None:
             ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
             mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)
             with torch.no_grad():
                 self._get_per_token_logps_and_entropies(
                     self.model, ids, mask, output["completion_ids"].shape[1], compute_entropy=True
                 )
-        assert self._signals is not None
-        return self._signals
+        assert self.generation.signals is not None
+        return self.generation.signals
 
-    def _collect(self) -> tuple[RolloutBatch, list[str], list[str]]:
-        signals: list[tuple[Any, Any]] = [(None, None)] * len(self._samples)
-        if self._signals is not None:
-            logprobs, entropies = (signal.detach().float().cpu().numpy() for signal in self._signals)
-            sizes = [len(ids) for ids in self._completion_ids]
-            signals = [(logprobs[b, :size], entropies[b, :size]) for b, size in enumerate(sizes)]
-        local = [
-            dataclasses.replace(s.rollout, logprobs=logprobs, entropies=entropies)
-            for s, (logprobs, entropies) in zip(self._samples, signals, strict=True)
-        ]
+    def _collect(self, group_size: int) -> Collected:
+        local = [s.rollout for s in self.generation.samples]
+        if self.generation.signals is not None:
+            logprobs, entropies = (signal.detach().float().cpu().numpy() for signal in self.generation.signals)
+            local = [
+                dataclasses.replace(
+                    r, logprobs=logprobs[b, : len(r.token_ids)], entropies=entropies[b, : len(r.token_ids)]
+                )
+                for b, r in enumerate(local)
+            ]
+        asking = [c for c in self.method.components.values() if PART_PREFIX + REPETITION in c.needs]
+        ngrams = [int(getattr(c, "repetition_ngram", 0)) for c in asking]
         return collect(
             local,
-            group_size=self.num_generations if self._mode == "train" else self.num_generations_eval,
+            group_size=group_size,
             step=self.state.global_step,
             vocabulary=self.vocabulary,
-            needs=self.needs,
-            repetition_ngram=self._repetition_ngram,
+            needs=self.method.needs,
+            repetition_ngram=max(ngrams, default=0),
         )
+
+    def _apply(self, collected: Collected, training: bool) -> Result:
+        """What the method makes of the step. Evaluation sees the state of training and must not move it."""
+        batch = leave_out(collected.batch, self.teaching)
+        states = self.states if training else copy.deepcopy(self.states)
+        result, states = self.method.apply(batch, states)
+        if training:
+            self.states = self.method.observe(batch.replace(counts=result.counts), states)
+        return result
+
+    def _write(self, output: dict[str, Any], collected: Collected, result: Result, training: bool) -> None:
+        """Credit and mask into what trains, metrics into the logs, the step to whoever wants to see it."""
+        taught = collected.batch.replace(counts=result.counts)
+        metrics = step_metrics(collected.batch, result.reward, result.credit, taught=taught) | result.metrics
+        if self.method.filters or self.teaching.leaves_out:
+            metrics["left_out_frac"] = float((~result.counts & collected.batch.scorable).double().mean())
+        self._replace_trl_logs(metrics, result.reward, result.credit)
+        output["advantages"] = self._own_credit(result.credit, output["completion_ids"].shape[1])
+        self._leave_out(output, result.counts)
+        if training and self.accelerator.is_main_process:
+            record = StepRecord(
+                taught, result.reward, result.credit, collected.prompts, collected.completions, metrics,
+                collected.finishes,
+            )  # fmt: skip
+            for sink in self.sinks:
+                sink.on_rollouts(record)
 
     def _own_rows(self, rows_N: Tensor) -> Tensor:
         """This rank's rows of what all ranks hold."""
-        size = len(self._samples)
+        size = len(self.generation.samples)
         return rows_N[self.accelerator.process_index * size :][:size].to(self.accelerator.device)
 
     def _own_credit(self, credit: Tensor, local_T: int) -> Tensor:
@@ -306,15 +241,14 @@ class ConciseTrainer(ResumableTrainer):
             own = torch.nn.functional.pad(own, (0, max(0, local_T - own.shape[1])))[:, :local_T]
         return own.to(torch.float32)
 
-    def _leave_out(self, output: dict[str, Any], teaches_N: Tensor) -> None:
-        """Take the rows that do not teach out of the loss, its denominators and the KL term."""
-        if self.teaching.truncated is not Truncated.mask and self.teaching.zero_variance is ZeroVariance.keep:
+    def _leave_out(self, output: dict[str, Any], counts_N: Tensor) -> None:
+        """Take the rows that do not count out of the loss, its denominators and the KL term."""
+        if bool(counts_N.all()):
             return
         mask = output["completion_mask"]
-        mask *= self._own_rows(teaches_N)[:, None].to(mask.dtype)
-        loss_mask = mask * output.get("tool_mask", 1)
-        output["num_items_in_batch"] = self.accelerator.gather(loss_mask.sum()).sum()
-        self._metrics[self._mode]["left_out_frac"].append(float((~teaches_N).double().mean()))
+        mask *= self._own_rows(counts_N)[:, None].to(mask.dtype)
+        loss_mask_BT = mask * output.get("tool_mask", 1)
+        output["num_items_in_batch"] = self.accelerator.gather(loss_mask_BT.sum()).sum()
 
     # -- logs ---------------------------------------------------------------------------------------------------------
 
@@ -347,8 +281,3 @@ class ConciseTrainer(ResumableTrainer):
 def task_reward(**_: Any) -> list[float]:
     """The name under which TRL lists the reward; `ConciseTrainer._calculate_rewards` computes it."""
     raise RuntimeError("ConciseTrainer judges completions itself; TRL must not call this")
-
-
-def prompt_text(prompt: str | list[dict[str, str]]) -> str:
-    """A prompt for people: the text, or the last message of a conversation."""
-    return prompt if isinstance(prompt, str) else prompt[-1]["content"]

@@ -14,7 +14,7 @@ from concise_rl.evaluation.backends.base import Request
 from concise_rl.evaluation.modes import Outcome
 from concise_rl.evaluation.row import EvaluationRow
 from concise_rl.evaluation.store import Store
-from concise_rl.methods.shapers import repetition_fraction
+from concise_rl.methods.repetition import repetition_fraction
 from concise_rl.verifiers import Verifier, verify_many
 
 REPETITION_NGRAM = 10

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from concise_rl.batch import COLUMN_PREFIX, OPTIONAL_FIELDS, RolloutBatch
+from concise_rl.batch import COLUMN_PREFIX, OPTIONAL_FIELDS, PART_PREFIX, RolloutBatch
 from concise_rl.errors import UserError
-from concise_rl.methods.advantages.base import Advantage
+from concise_rl.methods.contracts import Shaper
+from concise_rl.methods.method import Method, States
 from concise_rl.methods.metrics import step_metrics
-from concise_rl.methods.shapers import Compose, Shaper, State, check_reward
-
-PARTS_PREFIX = "parts."
-
-Method = tuple[Shaper | Sequence[Shaper], Advantage]
 
 
 @dataclass(frozen=True)
@@ -30,11 +27,11 @@ class Replay:
             - those of `concise_rl.rollouts.step_metrics`, as the training log has them;
             - `reward_correct`, `reward_wrong`: mean shaped reward of the right and of the wrong scorable rows;
             - `mean_abs_credit`: mean |credit| over all rows;
-            - `flipped_correct_frac`: the share of right scorable rows that the unshaped task reward credits above 0
+            - `flipped_correct_frac`: the share of right rows that count that the unshaped task reward credits above 0
               under the same advantage, and the shaped reward below 0. `wiped_correct_frac` counts every right row with
               negative credit, those of all-right groups among them;
-            - `credit_length_correlation`: Pearson's, of credit and length over the right scorable rows; left out where
-              either does not vary.
+            - `credit_length_correlation`: Pearson's, of credit and length over the right rows that count; left out
+              where either does not vary.
         rows: one dict a method and completion, in the order of the steps: `method`, `step`, `prompt_id`, `sample`,
             `length`, `correct`, `scorable`, `task_reward`, `shaped_reward`, `credit` (summed where it is a token's).
     """
@@ -49,38 +46,39 @@ def replay(batches: Iterable[tuple[RolloutBatch, Tensor | None]], methods: Mappi
     Args:
         batches: the steps in the order of training, each with the reward to be shaped, (N,) float64; None takes the
             batch's task reward.
-        methods: name to shapers (one, or several from left to right) and advantage.
+        methods: by name.
 
     Raises:
         UserError: no steps, or a method needs a field or column that the stored rollouts lack; names both.
-        ValueError: a shaper returns a reward of the wrong shape or one that is not finite.
+        ValueError: a component returns a wrong shape or a number that is not finite.
     """
-    shapers = {name: as_one(shaper) for name, (shaper, _) in methods.items()}
-    states: dict[str, State] = {name: shaper.init() for name, shaper in shapers.items()}
+    states = {name: method.init() for name, method in methods.items()}
     per_step: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
     rows: list[dict[str, Any]] = []
     for batch, reward in batches:
         reward = batch.task_reward if reward is None else reward
-        for name, (_, advantage) in methods.items():
-            shaper = shapers[name]
-            check_needs(name, shaper.needs | advantage.needs, batch)
-            shaped, states[name] = shaper(batch, reward, states[name])
-            check_reward(shaper, batch, shaped.reward)
-            credit = advantage(batch, shaped.reward)
-            task_credit_N = _per_row(advantage(batch, reward))
+        batch = batch.replace(task_reward=reward)
+        for name, method in methods.items():
+            check_needs(name, method.needs, batch)
+            task_credit_N = _per_row(unshaped_credit(method, batch, states[name]))
+            result, states[name] = method.apply(batch, states[name])
+            states[name] = method.observe(batch.replace(counts=result.counts), states[name])
+            taught = batch.replace(counts=result.counts)
             per_step[name].append(
-                step_metrics(batch, shaped.reward, credit)
-                | credit_statistics(batch, shaped.reward, _per_row(credit), task_credit_N)
+                step_metrics(batch, result.reward, result.credit, taught=taught)
+                | credit_statistics(taught, result.reward, _per_row(result.credit), task_credit_N)
             )
-            rows += _rows(name, batch, shaped.reward, _per_row(credit))
+            rows += _rows(name, taught, result.reward, _per_row(result.credit))
     if not rows and methods:
         raise UserError("nothing to replay: the run stored no rollouts; train with run.rollouts_every=1")
     return Replay({name: _mean_over_steps(steps) for name, steps in per_step.items()}, rows)
 
 
-def as_one(shaper: Shaper | Sequence[Shaper]) -> Shaper:
-    """Several shapers as one."""
-    return Compose(shaper) if isinstance(shaper, Sequence) else shaper
+def unshaped_credit(method: Method, batch: RolloutBatch, states: States) -> Tensor:
+    """What the method's filters and advantages make of the task reward, its shapers left out; no state moves."""
+    bare = {slot: c for slot, c in method.components.items() if not isinstance(c, Shaper)}
+    own = {slot: copy.deepcopy(state) for slot, state in states.items() if slot in bare}
+    return replace(method, components=bare).apply(batch, own)[0].credit
 
 
 def check_needs(method: str, needs: Iterable[str], batch: RolloutBatch) -> None:
@@ -102,8 +100,8 @@ def can_serve(needs: Iterable[str], batch: RolloutBatch) -> bool:
     for need in needs:
         if need.startswith(COLUMN_PREFIX):
             there = need.removeprefix(COLUMN_PREFIX) in batch.columns
-        elif need.startswith(PARTS_PREFIX):
-            there = need.removeprefix(PARTS_PREFIX) in batch.parts
+        elif need.startswith(PART_PREFIX):
+            there = need.removeprefix(PART_PREFIX) in batch.parts
         else:
             there = need not in OPTIONAL_FIELDS or getattr(batch, need) is not None
         if not there:
@@ -113,7 +111,7 @@ def can_serve(needs: Iterable[str], batch: RolloutBatch) -> bool:
 
 def credit_statistics(batch: RolloutBatch, reward: Tensor, credit_N: Tensor, task_credit_N: Tensor) -> dict[str, float]:
     """The statistics of one step that `Replay.methods` adds to `step_metrics`; those without a row are left out."""
-    right, wrong = batch.correct & batch.scorable, ~batch.correct & batch.scorable
+    right, wrong = batch.correct & batch.counts, ~batch.correct & batch.counts
     statistics = {"mean_abs_credit": float(credit_N.abs().mean())}
     if bool(wrong.any()):
         statistics["reward_wrong"] = float(reward[wrong].mean())
@@ -144,7 +142,7 @@ def _rows(method: str, batch: RolloutBatch, reward: Tensor, credit_N: Tensor) ->
         {
             "method": method,
             "step": batch.step,
-            "prompt_id": batch.prompt_ids[n // batch.group_size],
+            "prompt_id": batch.prompt_keys[n // batch.group_size],
             "sample": n % batch.group_size,
             **dict(zip(columns, row, strict=True)),
         }

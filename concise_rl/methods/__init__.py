@@ -1,4 +1,33 @@
 """What papers differ in: one shelf for each kind of component, one file a paper.
 
-Here: pure functions of a batch and a state. Not here: TRL, Hydra, tokenizers, ranks, files, clocks.
+Here: pure functions of a batch and a state; `contracts.py` says what each kind is, `registry.py` lists them all, and
+`method.py` makes a chain of them. Not here: TRL, Hydra, tokenizers, ranks, clocks.
+
+Every component is imported by its class from here: `from concise_rl.methods import Hapo`.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from concise_rl.methods.registry import home_of
+
+_HOMES = {
+    **dict.fromkeys(
+        ("Advantage", "Component", "Curriculum", "Edit", "Filter", "Out", "Sampler", "Selector", "Shaper", "Transform"),
+        "concise_rl.methods.contracts",
+    ),
+    "History": "concise_rl.methods.history",
+    "Method": "concise_rl.methods.method",
+    "Result": "concise_rl.methods.method",
+    "load_method": "concise_rl.methods.recipes",
+    "method_names": "concise_rl.methods.recipes",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name) or home_of(name)
+    if home is None:
+        raise AttributeError(f"module 'concise_rl.methods' has no attribute {name!r}")
+    return getattr(importlib.import_module(home), name)

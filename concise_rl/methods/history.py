@@ -1,4 +1,4 @@
-"""The keyed per-prompt store of stateful components: the shortest or the mean length a prompt was answered in.
+"""The keyed per-prompt store of stateful components: a shortest or mean length, a pass rate.
 
 Key uint64, value float32, count uint32, at the same precision in memory as on disk, so a run that is saved and resumed
 continues with the same bits as one that never stopped. Lengths are exact up to 2**24 tokens.
@@ -20,10 +20,11 @@ _DAMAGED = "the saved history is damaged, resume from another checkpoint"
 
 
 class History:
-    """One positive value and one count a prompt, found by the content of its id.
+    """One value of 0 or more and one count a prompt, found by the prompt's content key.
 
-    Keys are the 64-bit blake2b of the id: among 1,000,000 prompts any two collide with a chance of 3e-8. A prompt may
-    stand several times in one call; the outcome does not depend on the order of a call's rows, not in the last bit.
+    Keys are the 64-bit blake2b of the content key: among 1,000,000 prompts any two collide with a chance of 3e-8. A
+    prompt may stand several times in one call; the outcome does not depend on the order of a call's rows, not in the
+    last bit.
 
     Example::
 
@@ -40,25 +41,25 @@ class History:
         """The history before the first step."""
         return cls()
 
-    def lookup(self, prompt_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def lookup(self, prompt_keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """What is known of each prompt.
 
         Returns:
             values: (P,) float64, NaN where the prompt was never recorded.
             counts: (P,) int64, how many rows its value was made from, 0 where never recorded.
         """
-        rows_P = self._table[self._find(_keys(prompt_ids))]
+        rows_P = self._table[self._find(_keys(prompt_keys))]
         counts_P = rows_P["counts"].astype(np.int64)
         return np.where(counts_P > 0, rows_P["values"].astype(np.float64), np.nan), counts_P
 
-    def record_min(self, prompt_ids: Sequence[str], values: npt.ArrayLike) -> History:
+    def record_min(self, prompt_keys: Sequence[str], values: npt.ArrayLike) -> History:
         """value = min(value, every new one of the prompt); in place, returns self.
 
         Raises:
-            UserError: a value is not finite and positive, or there is not one a prompt; nothing is recorded then.
+            UserError: a value is not finite and 0 or more, or there is not one a prompt; nothing is recorded then.
         """
-        values_R, ones_R = _checked(prompt_ids, values, None)
-        keys_K, key_of_R = np.unique(_keys(prompt_ids), return_inverse=True)
+        values_R, ones_R = _checked(prompt_keys, values, None)
+        keys_K, key_of_R = np.unique(_keys(prompt_keys), return_inverse=True)
         slots_K, old_values_K, old_counts_K = self._claim(keys_K)
         smallest_K = np.where(old_counts_K > 0, old_values_K, np.inf)
         np.minimum.at(smallest_K, key_of_R, values_R)
@@ -66,7 +67,7 @@ class History:
         return self
 
     def record_mean(
-        self, prompt_ids: Sequence[str], values: npt.ArrayLike, counts: npt.ArrayLike | None = None
+        self, prompt_keys: Sequence[str], values: npt.ArrayLike, counts: npt.ArrayLike | None = None
     ) -> History:
         """value = mean over everything recorded; each new value stands for `counts` rows (1); in place, returns self.
 
@@ -74,11 +75,11 @@ class History:
         in float32; the count saturates at 2**32 - 1.
 
         Raises:
-            UserError: a value is not finite and positive, a count is not a whole number above 0, or there is not one
+            UserError: a value is not finite and 0 or more, a count is not a whole number above 0, or there is not one
                 a prompt; nothing is recorded then.
         """
-        values_R, counts_R = _checked(prompt_ids, values, counts)
-        keys_K, key_of_R = np.unique(_keys(prompt_ids), return_inverse=True)
+        values_R, counts_R = _checked(prompt_keys, values, counts)
+        keys_K, key_of_R = np.unique(_keys(prompt_keys), return_inverse=True)
         slots_K, old_values_K, old_counts_K = self._claim(keys_K)
         totals_R = values_R * counts_R
         order_R = np.argsort(totals_R)  # float addition is not associative: one order, one sum
@@ -87,16 +88,16 @@ class History:
         self._store(slots_K, (old_values_K * old_counts_K + totals_K) / counts_K, counts_K)
         return self
 
-    def assign(self, prompt_ids: Sequence[str], values: npt.ArrayLike, counts: npt.ArrayLike) -> History:
+    def assign(self, prompt_keys: Sequence[str], values: npt.ArrayLike, counts: npt.ArrayLike) -> History:
         """value, count = the given ones, for a statistic that is no plain minimum or mean; in place, returns self.
 
         Raises:
             UserError: as `record_mean`, or a prompt stands twice; nothing is recorded then.
         """
-        values_R, counts_R = _checked(prompt_ids, values, counts)
-        if len(set(prompt_ids)) < len(prompt_ids):
+        values_R, counts_R = _checked(prompt_keys, values, counts)
+        if len(set(prompt_keys)) < len(prompt_keys):
             raise UserError("history.assign: a prompt stands twice; give each prompt one value")
-        slots_R, _, _ = self._claim(_keys(prompt_ids))
+        slots_R, _, _ = self._claim(_keys(prompt_keys))
         self._store(slots_R, values_R, counts_R)
         return self
 
@@ -113,7 +114,7 @@ class History:
 
         Raises:
             UserError: a column is missing or of another type or length, a key stands twice, a value is not finite
-                and positive, or a count is 0.
+                and 0 or more, or a count is 0.
         """
         shape = (len(arrays.get("keys", ())),)
         for name, dtype in _COLUMNS.items():
@@ -124,8 +125,8 @@ class History:
         keys, values, counts = (arrays[name] for name in _COLUMNS)
         if bool((np.diff(np.sort(keys)) == 0).any()):
             raise UserError(f"history.keys has a key twice; each stands once: {_DAMAGED}")
-        if not bool((np.isfinite(values) & (values > 0) & (counts > 0)).all()):
-            raise UserError(f"history.values must be finite and positive, history.counts at least 1: {_DAMAGED}")
+        if not bool((np.isfinite(values) & (values >= 0) & (counts > 0)).all()):
+            raise UserError(f"history.values must be finite and 0 or more, history.counts at least 1: {_DAMAGED}")
         history = cls()
         slots, _, _ = history._claim(keys)
         history._store(slots, values, counts)
@@ -199,27 +200,29 @@ def _empty_table(n_slots: int) -> np.ndarray:
     return np.zeros(1 << max(n_slots - 1, 1).bit_length(), np.dtype(list(_COLUMNS.items())))
 
 
-def _keys(prompt_ids: Sequence[str]) -> np.ndarray:
-    digests = [blake2b(prompt_id.encode(errors="surrogatepass"), digest_size=8).digest() for prompt_id in prompt_ids]
+def _keys(prompt_keys: Sequence[str]) -> np.ndarray:
+    digests = [blake2b(prompt_key.encode(errors="surrogatepass"), digest_size=8).digest() for prompt_key in prompt_keys]
     return np.frombuffer(b"".join(digests), _COLUMNS["keys"])
 
 
 def _checked(
-    prompt_ids: Sequence[str], values: npt.ArrayLike, counts: npt.ArrayLike | None
+    prompt_keys: Sequence[str], values: npt.ArrayLike, counts: npt.ArrayLike | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Values and counts, (R,) float64 each, refused unless every one can be kept."""
     values_R = np.asarray(values, np.float64)
-    counts_R = np.ones(len(prompt_ids)) if counts is None else np.asarray(counts, np.float64)
+    counts_R = np.ones(len(prompt_keys)) if counts is None else np.asarray(counts, np.float64)
     with np.errstate(over="ignore"):
         kept_R = values_R.astype(np.float32)
     for name, array_R, good_R in (
-        ("values", values_R, np.isfinite(kept_R) & (kept_R > 0)),
+        ("values", values_R, np.isfinite(kept_R) & (kept_R >= 0)),
         ("counts", counts_R, (counts_R >= 1) & (counts_R <= _COUNT_MAX) & (counts_R == np.floor(counts_R))),
     ):
-        if array_R.shape != (len(prompt_ids),):
-            raise UserError(f"history.{name} has shape {array_R.shape} for {len(prompt_ids)} prompt ids: give one each")
+        if array_R.shape != (len(prompt_keys),):
+            raise UserError(
+                f"history.{name} has shape {array_R.shape} for {len(prompt_keys)} prompt keys: give one each"
+            )
         if not good_R.all():
             row = int(np.flatnonzero(~good_R)[0])
-            must = "finite and positive" if name == "values" else "a whole number from 1"
-            raise UserError(f"history.{name}[{row}]={array_R[row]} (prompt {prompt_ids[row]}): record what is {must}")
+            must = "finite and 0 or more" if name == "values" else "a whole number from 1"
+            raise UserError(f"history.{name}[{row}]={array_R[row]} (prompt {prompt_keys[row]}): record what is {must}")
     return values_R, counts_R

@@ -32,11 +32,11 @@ def step_metrics(
         "mean_tokens": mean(lengths),
         "truncated_frac": mean(batch.truncated),
         "unscorable_frac": mean(~scorable),
-        "reward": mean(reward, taught.scorable),
-        "task_reward": mean(batch.task_reward, taught.scorable),
+        "reward": mean(reward, taught.counts),
+        "task_reward": mean(batch.task_reward, taught.counts),
         "zero_variance_frac": mean(taught.without_variance(reward)),
         "zero_credit_frac": mean(~touched_N),
-        "wiped_correct_frac": mean(credit_N < 0, correct & taught.scorable),
+        "wiped_correct_frac": mean(credit_N < 0, correct & taught.counts),
     }
     if bool((correct & scorable).any()):
         metrics["mean_tokens_correct"] = mean(lengths, correct & scorable)

@@ -72,11 +72,9 @@ class Request:
             UserError: it does not compose, its model is unknown, or its lengths and rows do not fit together.
         """
         from concise_rl.commands import config
-        from concise_rl.methods.shapers import Compose
 
         composed = config.compose(self.overrides)
-        shapers, advantage = config.shapers_and_advantage(composed)
-        composite, hardware = Compose(shapers), HARDWARE[self.hardware]
+        method, hardware = config.method_of(composed), HARDWARE[self.hardware]
         if composed.trainer.get("use_vllm") and composed.trainer.get("vllm_mode") == "server":
             hardware = replace(hardware, ranks=max(1, hardware.ranks // 2))  # the server has the other half
         work = workload_of(
@@ -84,8 +82,8 @@ class Request:
             hardware,
             self.layout,
             self.lengths,
-            needs=composite.needs | advantage.needs,
-            history=any(shaper.init() is not None for shaper in shapers),
+            needs=method.needs,
+            history=bool(method.init()),
         )
         return Plan(dimensions_of(composed.model.path), work, hardware)
 

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from concise_rl.batch import OPTIONAL_FIELDS
 from concise_rl.errors import UserError
 
 LAYOUTS = ("ddp", "zero2", "zero3", "zero3_offload", "fsdp2")
 """How weights, gradients and optimizer lie on the ranks; the names of `launch/accelerate`."""
 
-SCORES = frozenset({"think_entropy", "answer_entropy", "mean_entropy", "entropies", "logprobs"})
-"""Signals that cost a forward pass over what was sampled: `engine.trainer.SIGNALS`, without importing TRL."""
+SCORES = frozenset(OPTIONAL_FIELDS)
+"""Signals that cost a forward pass over what was sampled."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from concise_rl.batch import RolloutBatch
+from concise_rl.batch import FIELDS, RolloutBatch
 from concise_rl.errors import DataError, UserError
 from concise_rl.files import append_lines, replace_text
 
@@ -28,9 +28,8 @@ ROLLOUTS_FILE = "rollouts.jsonl"
 CONFIG_FILE = "config.json"
 SUMMARY_FILE = "summary.json"
 
-_ROW_FIELDS = ("lengths", "truncated", "correct", "scorable", "task_reward", "think_lengths")
-_PHASE_FIELDS = ("think_entropy", "answer_entropy", "mean_entropy")
-_TOKEN_FIELDS = ("entropies", "logprobs")
+_TOKEN_FIELDS = tuple(name for name, known in FIELDS.items() if known.axes == "NT")
+_ROW_FIELDS = tuple(name for name in FIELDS if name not in _TOKEN_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,7 @@ class StoredStep:
         credit: (N,) float64, or (N, T) in its own type.
         prompts: (P,) texts.
         completions: (N,) texts.
+        finishes: (N,) how each completion ended.
     """
 
     step: int
@@ -52,6 +52,7 @@ class StoredStep:
     credit: Tensor
     prompts: list[str]
     completions: list[str]
+    finishes: list[str] = field(default_factory=list)
 
 
 class RunLog:
@@ -178,6 +179,7 @@ def step_to_json(record: StepRecord | StoredStep) -> dict[str, Any]:
         "credit": plain(record.credit.double()) if record.credit.ndim == 1 else _ragged(record.credit, record.batch),
         "prompts": list(record.prompts),
         "completions": list(record.completions),
+        "finishes": list(record.finishes),
     }
 
 
@@ -192,6 +194,7 @@ def step_from_json(line: Mapping[str, Any]) -> StoredStep:
         credit=_padded(credit) if isinstance(credit, Mapping) else _floats(credit),
         prompts=line["prompts"],
         completions=line["completions"],
+        finishes=line["finishes"],
     )
 
 
@@ -200,13 +203,14 @@ def batch_to_json(batch: RolloutBatch) -> dict[str, Any]:
 
     The inverse is exact, bit for bit: a float64 is written as its shortest decimal that reads back as itself.
     """
-    content: dict[str, Any] = {"prompt_ids": list(batch.prompt_ids), "group_size": batch.group_size, "step": batch.step}
-    content |= {name: getattr(batch, name).tolist() for name in _ROW_FIELDS}
-    content |= {name: getattr(batch, name).tolist() for name in _PHASE_FIELDS if getattr(batch, name) is not None}
+    content: dict[str, Any] = {"prompt_keys": list(batch.prompt_keys), "group_size": batch.group_size}
+    content["step"] = batch.step
+    content |= {name: getattr(batch, name).tolist() for name in _ROW_FIELDS if getattr(batch, name) is not None}
     content |= {
         name: _ragged(getattr(batch, name), batch) for name in _TOKEN_FIELDS if getattr(batch, name) is not None
     }
     content["parts"] = {name: part.tolist() for name, part in batch.parts.items()}
+    content["costs"] = {name: cost.tolist() for name, cost in batch.costs.items()}
     content["columns"] = {name: [plain(value) for value in values] for name, values in batch.columns.items()}
     return content
 
@@ -219,8 +223,10 @@ def batch_from_json(content: Mapping[str, Any]) -> RolloutBatch:
     """
     # As tensors from the start: `RolloutBatch.of` would read a list of floats in torch's default float32.
     decoded = {name: _padded(content[name]) for name in _TOKEN_FIELDS if name in content}
-    decoded |= {name: _floats(content[name]) for name in ("task_reward", *_PHASE_FIELDS) if name in content}
-    decoded["parts"] = {name: _floats(values) for name, values in content["parts"].items()}
+    floats = [name for name in _ROW_FIELDS if FIELDS[name].dtype is torch.float64 and name in content]
+    decoded |= {name: _floats(content[name]) for name in floats}
+    for kind in ("parts", "costs"):
+        decoded[kind] = {name: _floats(values) for name, values in content[kind].items()}
     return RolloutBatch.of(**{**content, **decoded})
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from concise_rl.batch import RolloutBatch
 from concise_rl.errors import UserError
-from concise_rl.methods.advantages.base import zero_unscorable
+from concise_rl.methods.contracts import Advantage, Out
+from concise_rl.methods.statistics import zero_where_out
 from concise_rl.options import Variant, choose
 
 
@@ -32,10 +33,10 @@ class Schedule(str, Enum):
 
 
 @dataclass
-class Canon:
+class Canon(Advantage):
     """Conditional advantage estimation, CANON (arXiv 2509.23962; biuboomc/CANON @7d6f814).
 
-    The scorable rows of each group are split by a metric into a higher and a lower half with mean rewards m_high and
+    The rows of each group that count are split by a metric into a higher and a lower half with mean rewards m_high and
     m_low. Comparing across the halves (inter) pays for the half that does better, comparing inside them (intra) leaves
     the metric out of it; mu mixes the two:
 
@@ -111,18 +112,29 @@ class Canon:
         """`mean_entropy` for the entropy metric, nothing for length."""
         return frozenset({"mean_entropy"}) if self.metric is Metric.entropy else frozenset()
 
-    def __call__(self, batch: RolloutBatch, reward: Tensor) -> Tensor:
+    @property
+    def across_groups(self) -> bool:
+        """Two schedules follow the accuracy of the step."""
+        return self.schedule in (Schedule.first_intra_later_inter, Schedule.first_inter_later_intra)
+
+    @property
+    def order_matters(self) -> bool:
+        """The released code cuts ties by their order."""
+        return self.variant is Variant.code
+
+    def apply(self, batch: RolloutBatch, value: Tensor) -> Out:
         """Credit (N,), from the shaped reward (N,)."""
-        reward_PG = batch.by_group(reward)
-        scorable_PG = batch.by_group(batch.scorable)
-        share_PG = self._share_of_high(batch.by_group(self._metric_of(batch)), scorable_PG)
-        high_P1 = _weighted_mean(reward_PG, share_PG * scorable_PG)
-        low_P1 = _weighted_mean(reward_PG, (1 - share_PG) * scorable_PG)
+        reward_PG = batch.by_group(value)
+        counts_PG = batch.by_group(batch.counts)
+        share_PG = self._share_of_high(batch.by_group(self._metric_of(batch)), counts_PG)
+        high_P1 = _weighted_mean(reward_PG, share_PG * counts_PG)
+        low_P1 = _weighted_mean(reward_PG, (1 - share_PG) * counts_PG)
         if self.variant is Variant.code:
-            alone_P1 = scorable_PG.sum(dim=1, keepdim=True) == 1
+            alone_P1 = counts_PG.sum(dim=1, keepdim=True) == 1
             high_P1, low_P1 = high_P1.masked_fill(alone_P1, 0), low_P1.masked_fill(alone_P1, 0)
-        credit_PG = self._credit(reward_PG, share_PG, high_P1, low_P1, self.mu_of(batch))
-        return zero_unscorable(batch, credit_PG.reshape(-1))
+        mu = self.mu_of(batch)
+        credit_PG = self._credit(reward_PG, share_PG, high_P1, low_P1, mu)
+        return Out(zero_where_out(batch, credit_PG.reshape(-1)), {"canon/mu": mu})
 
     def mu_of(self, batch: RolloutBatch) -> float:
         """The weight of the comparison across halves that this batch gets."""
@@ -133,7 +145,7 @@ class Canon:
         if self.schedule is Schedule.cosine_first_inter_later_intra:
             return self._cosine(batch.step + 1, lowest=0.4, highest=1.0)
         # The verdicts, not the reward: equal where the reward is 0 or 1, and within [0, 1] when a shaper has moved it.
-        correct = batch.correct[batch.scorable]
+        correct = batch.correct[batch.counts]
         accuracy = float(correct.to(torch.float64).mean()) if correct.numel() else 0.0
         return accuracy if self.schedule is Schedule.first_intra_later_inter else 1 - accuracy
 
@@ -153,13 +165,13 @@ class Canon:
             )
         return batch.mean_entropy
 
-    def _share_of_high(self, metric_PG: Tensor, scorable_PG: Tensor) -> Tensor:
+    def _share_of_high(self, metric_PG: Tensor, counts_PG: Tensor) -> Tensor:
         """How much of each scorable row belongs to the higher half, (P, G), in [0, 1]."""
         mine_PG1, other_P1G = metric_PG[:, :, None], metric_PG[:, None, :]
-        counted_P1G = scorable_PG[:, None, :]
+        counted_P1G = counts_PG[:, None, :]
         below_PG = ((other_P1G < mine_PG1) & counted_P1G).sum(dim=2)
         tied_PGG = (other_P1G == mine_PG1) & counted_P1G
-        n_P1 = scorable_PG.sum(dim=1, keepdim=True)
+        n_P1 = counts_PG.sum(dim=1, keepdim=True)
         if self.variant is Variant.code:
             tied_before_PG = torch.tril(tied_PGG, diagonal=-1).sum(dim=2)
             return (below_PG + tied_before_PG >= n_P1 // 2).to(torch.float64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from concise_rl.batch import COLUMN_PREFIX, RolloutBatch
 from concise_rl.errors import DataError, UserError
-from concise_rl.methods.advantages.base import Advantage, group_mean
-from concise_rl.methods.advantages.group_relative import GroupRelative, Scale
+from concise_rl.methods.contracts import Advantage, Out
+from concise_rl.methods.statistics import pass_rate
 from concise_rl.options import choose
 
 
@@ -27,14 +27,14 @@ class Kind(str, Enum):
 
 
 @dataclass
-class DifficultyWeighted:
-    """Another advantage, times a weight that grows with the prompt's difficulty.
+class DifficultyWeighted(Advantage):
+    """The credit of the links before, times a weight that grows with the prompt's difficulty.
 
-        A = w_p * inner(batch, reward)
+        A = w_p * credit
 
     | kind | weight of prompt p | source |
     |---|---|---|
-    | `pass_rate` | high - (high - low) * (share of its scorable rows that are right) | the group itself |
+    | `pass_rate` | high - (high - low) * (share of right rows among those that count) | the group itself |
     | `weight` | the column's value as it stands | GUI-G1's released code, column `rate` |
     | `linear` | low + (high - low) * (v - min) / (max - min), larger is harder | a column such as a count |
     | `inverse` | low + (high - low) * (1/v - 1/max) / (1/min - 1/max), smaller is harder | GUI-G1 |
@@ -44,7 +44,6 @@ class DifficultyWeighted:
     Where they are equal no prompt is harder than another and the weight is 1.
 
     Attributes:
-        inner: the advantage that is weighted; GUI-G1 centres by the group's mean and divides by nothing.
         kind: one of the table.
         column: the dataset column; needed by every kind but `pass_rate`.
         minimum, maximum: smallest and largest value of the column in the training set; for `linear` and `inverse`.
@@ -55,7 +54,6 @@ class DifficultyWeighted:
         DataError: a value of the column that is no number or outside the stated range, when called.
     """
 
-    inner: Any = field(default_factory=lambda: GroupRelative(scale=Scale.none))
     kind: Kind = Kind.pass_rate
     column: str | None = None
     minimum: float | None = None
@@ -65,8 +63,6 @@ class DifficultyWeighted:
 
     def __post_init__(self) -> None:
         self.kind = choose("DifficultyWeighted.kind", Kind, self.kind)
-        if not isinstance(self.inner, Advantage):
-            raise UserError(f"DifficultyWeighted.inner={self.inner!r}: must be an advantage, such as GroupRelative()")
         if not (math.isfinite(self.high) and 0 <= self.low <= self.high):
             raise UserError(f"DifficultyWeighted.low={self.low}, high={self.high}: need 0 <= low <= high")
         if (self.column is None) != (self.kind is Kind.pass_rate):
@@ -93,26 +89,23 @@ class DifficultyWeighted:
 
     @property
     def needs(self) -> frozenset[str]:
-        """What `inner` needs, and the column."""
-        own = set() if self.column is None else {COLUMN_PREFIX + self.column}
-        return self.inner.needs | own
+        """The column, where a kind reads one."""
+        return frozenset() if self.column is None else frozenset({COLUMN_PREFIX + self.column})
 
-    def __call__(self, batch: RolloutBatch, reward: Tensor) -> Tensor:
-        """Credit of the shape that `inner` gives, (N,) or (N, T)."""
-        credit = self.inner(batch, reward)
+    def apply(self, batch: RolloutBatch, value: Tensor) -> Out:
+        """Credit of the shape that came, (N,) or (N, T)."""
         weights_N = self.weights(batch)
-        return credit * (weights_N if credit.ndim == 1 else weights_N[:, None])
+        return Out(value * (weights_N if value.ndim == 1 else weights_N[:, None]))
 
     def weights(self, batch: RolloutBatch) -> Tensor:
         """The weight of each row's prompt, (N,) float64."""
         if self.column is None:
-            pass_rate_N = group_mean(batch, batch.correct.to(torch.float64))
-            return self.high - (self.high - self.low) * pass_rate_N
-        values = zip(batch.prompt_ids, batch.column(self.column), strict=True)
+            return self.high - (self.high - self.low) * pass_rate(batch)
+        values = zip(batch.prompt_keys, batch.column(self.column), strict=True)
         return batch.per_row(torch.tensor([self._weight(prompt, v) for prompt, v in values], dtype=torch.float64))
 
-    def _weight(self, prompt_id: str, value: Any) -> float:
-        where = f"column {self.column!r} of prompt {prompt_id} is {value!r}"
+    def _weight(self, prompt_key: str, value: Any) -> float:
+        where = f"column {self.column!r} of prompt {prompt_key} is {value!r}"
         try:
             number = float(value)
         except (TypeError, ValueError):

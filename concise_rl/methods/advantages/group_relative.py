@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from concise_rl.batch import RolloutBatch
 from concise_rl.errors import UserError
-from concise_rl.methods.advantages.base import group_mean, group_std, zero_unscorable
+from concise_rl.methods.contracts import Advantage, Out
+from concise_rl.methods.statistics import group_mean, group_std, zero_where_out
 from concise_rl.options import choose
 
 
@@ -25,7 +25,7 @@ class Scale(str, Enum):
 
 
 @dataclass
-class GroupRelative:
+class GroupRelative(Advantage):
     """Reward minus the mean of its group, over a standard deviation.
 
         A_i = (r_i - mean_group(r)) / (s + epsilon)
@@ -33,7 +33,7 @@ class GroupRelative:
     `s` is the sample standard deviation (n - 1) of the group (`scale="group"`, GRPO, arXiv 2402.03300 section 4.1), of
     all rewards of the step (`"batch"`), or nothing is divided at all (`"none"`, Dr.GRPO, arXiv 2503.20783 section 3.2,
     which holds that dividing favours prompts whose rewards hardly differ). The arithmetic is that of TRL's
-    `scale_rewards`. Rows that are not scorable are in no mean and no deviation and get 0; a group of one gets 0.
+    `scale_rewards`. Rows that do not count are in no mean and no deviation and get 0; a group of one gets 0.
 
     Dr.GRPO's other half, dividing the loss by the token budget instead of by the tokens sampled, is the loss
     `dr_grpo`, not the advantage's.
@@ -49,20 +49,23 @@ class GroupRelative:
     scale: Scale = Scale.group
     epsilon: float = 1e-4
 
-    needs: ClassVar[frozenset[str]] = frozenset()
-
     def __post_init__(self) -> None:
         self.scale = choose("GroupRelative.scale", Scale, self.scale)
         if not (math.isfinite(self.epsilon) and self.epsilon > 0):
             raise UserError(f"GroupRelative.epsilon={self.epsilon}: must be positive, 1e-4 is usual")
 
-    def __call__(self, batch: RolloutBatch, reward: Tensor) -> Tensor:
+    @property
+    def across_groups(self) -> bool:
+        """With `scale=batch` the deviation is that of the step."""
+        return self.scale is Scale.batch
+
+    def apply(self, batch: RolloutBatch, value: Tensor) -> Out:
         """Credit (N,), from the shaped reward (N,)."""
-        centred_N = reward - group_mean(batch, reward)
+        centred_N = value - group_mean(batch, value)
         if self.scale is Scale.group:
-            centred_N = centred_N / (group_std(batch, reward) + self.epsilon)
+            centred_N = centred_N / (group_std(batch, value) + self.epsilon)
         elif self.scale is Scale.batch:
-            scorable = reward[batch.scorable]
-            deviation = scorable.std() if scorable.numel() > 1 else torch.zeros((), dtype=reward.dtype)
+            counted = value[batch.counts]
+            deviation = counted.std() if counted.numel() > 1 else torch.zeros((), dtype=value.dtype)
             centred_N = centred_N / (deviation + self.epsilon)
-        return zero_unscorable(batch, centred_N)
+        return Out(zero_where_out(batch, centred_N))

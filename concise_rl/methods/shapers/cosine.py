@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from concise_rl.batch import RolloutBatch
+from concise_rl.batch import PART_PREFIX, RolloutBatch
 from concise_rl.errors import UserError
-from concise_rl.methods.shapers.base import Shaped, StatelessShaper
-from concise_rl.methods.shapers.repetition import REPETITION
-from concise_rl.methods.shapers.statistics import mean_where
+from concise_rl.methods.contracts import Out, Shaper
+from concise_rl.methods.repetition import REPETITION
+from concise_rl.methods.statistics import mean_where
 from concise_rl.options import Variant, choose
 
 
 @dataclass(kw_only=True)
-class Cosine(StatelessShaper):
+class Cosine(Shaper):
     """Replaces the reward by a cosine in length: right answers fall from max to min, wrong ones rise from min to max.
 
     With l the length of a row in sampled tokens:
@@ -40,7 +41,7 @@ class Cosine(StatelessShaper):
     Attributes:
         correct: (min, max) for right answers.
         wrong: (min, max) for wrong answers, neither above 0.
-        max_length: tokens; usually the sampling limit.
+        max_length: tokens; None takes each row's own limit.
         exceed: reward at the limit, right or wrong.
         margin: tokens before max_length that already count as over the limit.
         repetition_weight: reward lost by a row that is nothing but repetition; 0 is off.
@@ -53,12 +54,14 @@ class Cosine(StatelessShaper):
 
     correct: tuple[float, float] = (1.0, 2.0)
     wrong: tuple[float, float] = (-10.0, 0.0)
-    max_length: int
+    max_length: int | None = None
     exceed: float = -10.0
     margin: int = 16
     repetition_weight: float = 0.0
     repetition_ngram: int = 40
     variant: Variant = Variant.paper
+
+    replaces: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         self.variant = choose("Cosine.variant", Variant, self.variant)
@@ -66,7 +69,7 @@ class Cosine(StatelessShaper):
         self.wrong = _bounds("Cosine.wrong", self.wrong)
         if self.wrong[1] > 0:
             raise UserError(f"Cosine.wrong={self.wrong}: a wrong answer's reward must not be above 0")
-        if not 0 <= self.margin < self.max_length:
+        if not 0 <= self.margin < (self.max_length or math.inf):
             raise UserError(
                 f"Cosine.margin={self.margin}: must be in 0..max_length={self.max_length}, the end excluded"
             )
@@ -76,25 +79,30 @@ class Cosine(StatelessShaper):
             raise UserError(f"Cosine.repetition_weight={self.repetition_weight}: must be 0 (off) or more")
         if self.repetition_ngram < 1:
             raise UserError(f"Cosine.repetition_ngram={self.repetition_ngram}: an n-gram has at least one token")
-        self.needs = frozenset({f"parts.{REPETITION}"} if self.repetition_weight else ())
 
-    def shape(self, batch: RolloutBatch, reward: Tensor) -> Shaped:
+    @property
+    def needs(self) -> frozenset[str]:
+        """The repetition, where it costs anything."""
+        return frozenset({PART_PREFIX + REPETITION} if self.repetition_weight else ())
+
+    def apply(self, batch: RolloutBatch, value: Tensor) -> Out:
         """Reward (N,) from verdicts, lengths and repetition."""
         length_N = batch.lengths.double()
-        falling_N = 0.5 * (1 + torch.cos(length_N / self.max_length * math.pi))
+        max_length_N = batch.limits.double() if self.max_length is None else torch.full_like(length_N, self.max_length)
+        falling_N = 0.5 * (1 + torch.cos(length_N / max_length_N.clamp(min=1) * math.pi))
         right_N = self.correct[0] + (self.correct[1] - self.correct[0]) * falling_N
         wrong_N = self.wrong[1] + (self.wrong[0] - self.wrong[1]) * falling_N
-        exceeds_N = length_N + self.margin >= self.max_length
+        exceeds_N = length_N + self.margin >= max_length_N
         shaped_N = torch.where(exceeds_N, self.exceed, torch.where(batch.correct, right_N, wrong_N))
-        metrics = {"cosine/exceed_frac": mean_where(exceeds_N, batch.scorable)}
+        metrics = {"cosine/exceed_frac": mean_where(exceeds_N, batch.counts)}
         if self.repetition_weight:
             repetition_N = self._repetition(batch)
             pays_N = ~(batch.correct | exceeds_N) if self.variant is Variant.code else torch.ones_like(exceeds_N)
             shaped_N = shaped_N - self.repetition_weight * repetition_N * pays_N
-            metrics["cosine/repetition_mean"] = mean_where(repetition_N, batch.scorable)
-        shaped_N = torch.where(batch.scorable, shaped_N, reward)
-        metrics["cosine/reward_mean"] = mean_where(shaped_N, batch.scorable)
-        return Shaped(shaped_N, metrics)
+            metrics["cosine/repetition_mean"] = mean_where(repetition_N, batch.counts)
+        shaped_N = torch.where(batch.counts, shaped_N, value)
+        metrics["cosine/reward_mean"] = mean_where(shaped_N, batch.counts)
+        return Out(shaped_N, metrics)
 
     @staticmethod
     def _repetition(batch: RolloutBatch) -> Tensor:

@@ -10,16 +10,16 @@ from torch import Tensor
 
 from concise_rl.batch import RolloutBatch
 from concise_rl.errors import UserError
-from concise_rl.methods.shapers.base import Shaped, StatelessShaper
-from concise_rl.methods.shapers.repetition import REPETITION
-from concise_rl.methods.shapers.statistics import mean_where
+from concise_rl.methods.contracts import Out, Shaper
+from concise_rl.methods.repetition import REPETITION
+from concise_rl.methods.statistics import mean_where
 from concise_rl.verifiers.json_action import SHORT_WEIGHT
 
 _SHORT, _LONG = "short_similarity", "long_similarity"
 
 
 @dataclass
-class Dars(StatelessShaper):
+class Dars(Shaper):
     """Scales the similarity of an action's long text by `factor` and lets similarities count from `threshold` on.
 
     The verdict of a JSON action is a sum of parts (`JsonAction`): format, action type, fields that are not empty, the
@@ -53,16 +53,16 @@ class Dars(StatelessShaper):
         if not 0 <= self.threshold <= 1:
             raise UserError(f"Dars.threshold={self.threshold}: a similarity is in 0..1, 0.75 is the paper's")
 
-    def shape(self, batch: RolloutBatch, reward: Tensor) -> Shaped:
+    def apply(self, batch: RolloutBatch, value: Tensor) -> Out:
         """Reward (N,) with its similarities scaled."""
         short_N, long_N = _similarities(batch)
         change_N = SHORT_WEIGHT * (self._from_threshold(short_N) - short_N)
         change_N = change_N + (self.factor * self._from_threshold(long_N) - long_N)
         metrics = {
-            "dars/long_similarity_mean": mean_where(long_N, batch.scorable),
-            "dars/passed_frac": mean_where((long_N > 0) & (long_N >= self.threshold), batch.scorable),
+            "dars/long_similarity_mean": mean_where(long_N, batch.counts),
+            "dars/passed_frac": mean_where((long_N > 0) & (long_N >= self.threshold), batch.counts),
         }
-        return Shaped(reward + change_N * batch.scorable, metrics)
+        return Out(value + change_N * batch.counts, metrics)
 
     def _from_threshold(self, similarity_N: Tensor) -> Tensor:
         return torch.where(similarity_N >= self.threshold, similarity_N, 0.0)

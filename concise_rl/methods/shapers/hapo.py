@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,9 +12,9 @@ from torch import Tensor
 
 from concise_rl.batch import RolloutBatch
 from concise_rl.errors import UserError
+from concise_rl.methods.contracts import Out, Shaper
 from concise_rl.methods.history import History
-from concise_rl.methods.shapers.base import Shaped
-from concise_rl.methods.shapers.statistics import mean_where
+from concise_rl.methods.statistics import mean_where
 from concise_rl.options import Variant, choose
 
 
@@ -41,7 +40,7 @@ WRONG_FLOOR = -1.0
 
 
 @dataclass
-class Hapo:
+class Hapo(Shaper):
     """Adds a length reward that compares with the lengths of the prompt's right answers in earlier steps.
 
     With l the length of a row and h its prompt's history (the shortest, or the mean), both in sampled tokens:
@@ -84,8 +83,6 @@ class Hapo:
     tolerance: float = 0.1
     variant: Variant = Variant.paper
 
-    needs: ClassVar[frozenset[str]] = frozenset()
-
     def __post_init__(self) -> None:
         self.kind = choose("Hapo.kind", Kind, self.kind)
         self.history = choose("Hapo.history", Statistic, self.history)
@@ -106,20 +103,20 @@ class Hapo:
         """No prompt has a history."""
         return History.empty()
 
-    def __call__(self, batch: RolloutBatch, reward: Tensor, state: History) -> tuple[Shaped, History]:
+    def __call__(self, batch: RolloutBatch, value: Tensor, state: History) -> tuple[Out, History]:
         """Score the step against `state`, then record the step in it."""
         history_P, known_P = self._recall(batch, state)
         length_reward_N = self.weight * self._length_reward(batch, history_P, known_P)
         metrics = {
-            "hapo/length_reward_mean": mean_where(length_reward_N, batch.scorable),
+            "hapo/length_reward_mean": mean_where(length_reward_N, batch.counts),
             "hapo/known_frac": float(known_P.double().mean()),
             "hapo/history_mean": mean_where(history_P, known_P),
         }
-        return Shaped(reward + length_reward_N, metrics), self._record(batch, state)
+        return Out(value + length_reward_N, metrics), self._record(batch, state)
 
     def _recall(self, batch: RolloutBatch, state: History) -> tuple[Tensor, Tensor]:
         """h (P,), 1 where unknown, and which are known (P,)."""
-        values_P, counts_P = state.lookup(batch.prompt_ids)
+        values_P, counts_P = state.lookup(batch.prompt_keys)
         if self.variant is Variant.code:
             values_P = np.trunc(values_P)
             known_P = (values_P > 0) & (values_P < RELEASED_UNSEEN)
@@ -139,14 +136,14 @@ class Hapo:
             penalty_PG = -(((length_PG - (1 + self.tolerance) * h_P1) / h_P1).clamp(min=0.0))
             saved_PG = (1 - length_PG / h_P1).clamp(min=0.0)
             right_PG, wrong_PG = saved_PG + penalty_PG.clamp(min=self.floor), penalty_PG.clamp(min=WRONG_FLOOR)
-        counts_PG = known_P[:, None] & batch.by_group(batch.scorable)
+        counts_PG = known_P[:, None] & batch.by_group(batch.counts)
         return torch.where(counts_PG, torch.where(correct_PG, right_PG, wrong_PG), 0.0).reshape(-1)
 
     def _record(self, batch: RolloutBatch, state: History) -> History:
         if self.variant is Variant.code:
             return self._record_as_released(batch, state)
-        rows = (batch.correct & batch.scorable & (batch.lengths > 0)).nonzero().flatten().tolist()
-        ids = [batch.prompt_ids[row // batch.group_size] for row in rows]
+        rows = (batch.correct & batch.counts & (batch.lengths > 0)).nonzero().flatten().tolist()
+        ids = [batch.prompt_keys[row // batch.group_size] for row in rows]
         lengths = batch.lengths[rows].numpy()
         return state.record_min(ids, lengths) if self.history is Statistic.min else state.record_mean(ids, lengths)
 
@@ -154,28 +151,23 @@ class Hapo:
         """One update a completion of the prompt, each with all its right lengths of the step, in whole numbers."""
         lengths_of: dict[str, list[int]] = {}
         completions_of: dict[str, int] = {}
-        right_PG = batch.by_group(batch.correct & batch.scorable)
-        for prompt_id, lengths_G, right_G in zip(
-            batch.prompt_ids, batch.by_group(batch.lengths), right_PG, strict=True
+        right_PG = batch.by_group(batch.correct & batch.counts)
+        for prompt_key, lengths_G, right_G in zip(
+            batch.prompt_keys, batch.by_group(batch.lengths), right_PG, strict=True
         ):
-            lengths_of.setdefault(prompt_id, []).extend(lengths_G[right_G].tolist())
-            completions_of[prompt_id] = completions_of.get(prompt_id, 0) + batch.group_size
-        ids = [prompt_id for prompt_id, lengths in lengths_of.items() if lengths]
+            lengths_of.setdefault(prompt_key, []).extend(lengths_G[right_G].tolist())
+            completions_of[prompt_key] = completions_of.get(prompt_key, 0) + batch.group_size
+        ids = [prompt_key for prompt_key, lengths in lengths_of.items() if lengths]
         if self.history is Statistic.min:
-            return state.record_min(ids, [_positive(min(lengths_of[prompt_id])) for prompt_id in ids])
+            return state.record_min(ids, [min(lengths_of[prompt_key]) for prompt_key in ids])
         values, counts = state.lookup(ids)
         means = []
-        for k, prompt_id in enumerate(ids):
-            lengths, mean, count = lengths_of[prompt_id], int(np.nan_to_num(values[k])), int(counts[k])
-            for _ in range(completions_of[prompt_id]):
+        for k, prompt_key in enumerate(ids):
+            lengths, mean, count = lengths_of[prompt_key], int(np.nan_to_num(values[k])), int(counts[k])
+            for _ in range(completions_of[prompt_key]):
                 share = len(lengths) / (count + len(lengths))
                 mean = int(share * (sum(lengths) / len(lengths)) + (1 - share) * mean)
                 count += len(lengths)
-            means.append(_positive(mean))
+            means.append(mean)
             counts[k] = count
         return state.assign(ids, means, counts)
-
-
-def _positive(whole: int) -> float:
-    """A history keeps positive values only: the released code's 0 is kept as a half, and cut to 0 when read."""
-    return whole or 0.5

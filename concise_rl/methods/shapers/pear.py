@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from concise_rl.batch import RolloutBatch
 from concise_rl.errors import UserError
-from concise_rl.methods.shapers.base import Shaped, StatelessShaper
-from concise_rl.methods.shapers.statistics import mean_where
+from concise_rl.methods.contracts import Out, Shaper
+from concise_rl.methods.statistics import mean_where
 
 
 @dataclass
-class Pear(StatelessShaper):
+class Pear(Shaper):
     """Replaces the reward of right answers by a score less a penalty on the entropy of their thinking phase.
 
     With H_think and H_answer the mean entropies of the phases, in nats under the policy that sampled:
@@ -45,6 +46,7 @@ class Pear(StatelessShaper):
     format_reward: float = 0.0
 
     needs = frozenset({"think_entropy", "answer_entropy"})
+    replaces: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.alpha):
@@ -54,15 +56,15 @@ class Pear(StatelessShaper):
         if not 0 <= self.format_reward < 1:
             raise UserError(f"Pear.format_reward={self.format_reward}: a wrong answer's reward is in 0..1, 1 excluded")
 
-    def shape(self, batch: RolloutBatch, reward: Tensor) -> Shaped:
+    def apply(self, batch: RolloutBatch, value: Tensor) -> Out:
         """Reward (N,) from the verdicts and the phase entropies."""
         if batch.think_entropy is None or batch.answer_entropy is None:
             raise UserError("Pear: the batch has no think_entropy and answer_entropy; fill what `needs` names")
         penalty_N = (batch.think_entropy - self.alpha * batch.answer_entropy).clamp(min=0.0)
         judged_N = torch.where(batch.correct, self.score - penalty_N, self.format_reward)
         metrics = {
-            "pear/penalty_mean": mean_where(penalty_N, batch.correct & batch.scorable),
-            "pear/think_entropy_mean": mean_where(batch.think_entropy, batch.scorable),
-            "pear/answer_entropy_mean": mean_where(batch.answer_entropy, batch.scorable),
+            "pear/penalty_mean": mean_where(penalty_N, batch.correct & batch.counts),
+            "pear/think_entropy_mean": mean_where(batch.think_entropy, batch.counts),
+            "pear/answer_entropy_mean": mean_where(batch.answer_entropy, batch.counts),
         }
-        return Shaped(torch.where(batch.scorable, judged_N, reward), metrics)
+        return Out(torch.where(batch.counts, judged_N, value), metrics)

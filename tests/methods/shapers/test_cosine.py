@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 
 from concise_rl.batch import RolloutBatch
 from concise_rl.errors import UserError
-from concise_rl.methods.shapers import Cosine, repetition_fraction
+from concise_rl.methods import Cosine
+from concise_rl.methods.repetition import repetition_fraction
 
 SCRIPT = {"correct": (1.0, 2.0), "wrong": (-10.0, 0.0), "max_length": 14336, "exceed": -10.0}
 LENGTHS = [0, 3584, 7168, 10752, 14319, 14320, 14336, 20000]

@@ -1,0 +1,1 @@
+"""What a prompt says and carries, in training and evaluation. Its content key never changes."""

@@ -1,0 +1,1 @@
+"""Which rows teach: each filter leaves rows out of baselines, histories and the loss. Not here: judging."""

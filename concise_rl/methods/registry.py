@@ -1,0 +1,84 @@
+"""Every component of the package, one line each: Hydra, the tests of the laws, the commands and the docs read it here.
+
+The key is the name that recipes and the command line use, and the stem of the component's file on its shelf.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from typing import Any
+
+from concise_rl.errors import UserError
+
+SHELVES: dict[str, dict[str, str]] = {
+    "shaper": {
+        "plain": "Plain",
+        "hapo": "Hapo",
+        "pear": "Pear",
+        "kimi_length": "KimiLength",
+        "cosine": "Cosine",
+        "overlong": "Overlong",
+        "dars": "Dars",
+    },
+    "advantage": {
+        "group_relative": "GroupRelative",
+        "leave_one_out": "LeaveOneOut",
+        "canon": "Canon",
+        "difficulty_weighted": "DifficultyWeighted",
+        "sign_safe": "SignSafe",
+    },
+    "filter": {
+        "untruncated": "Untruncated",
+        "zero_variance": "DropZeroVariance",
+    },
+    "curriculum": {},
+    "sampler": {},
+    "edit": {},
+}
+"""Kind of component to name to class; the class is in `concise_rl.methods.<folder of the kind>.<name>`."""
+
+FOLDERS = {
+    "shaper": "shapers",
+    "advantage": "advantages",
+    "filter": "filters",
+    "curriculum": "curricula",
+    "sampler": "samplers",
+    "edit": "edits",
+}
+"""Kind of component to its shelf."""
+
+
+def component(kind: str, name: str) -> type:
+    """The class that is registered under a name.
+
+    Raises:
+        UserError: nothing is; says which name is near.
+    """
+    if name not in SHELVES[kind]:
+        raise UserError(f"{kind}={name!r} is not known{closest(name, SHELVES[kind])}")
+    module = importlib.import_module(f"concise_rl.methods.{FOLDERS[kind]}.{name}")
+    return getattr(module, SHELVES[kind][name])
+
+
+def components(kind: str) -> dict[str, type]:
+    """All classes of a kind by name."""
+    return {name: component(kind, name) for name in SHELVES[kind]}
+
+
+def home_of(class_name: str) -> str | None:
+    """The module of a registered class, by the class's name; None where there is none."""
+    for kind, shelf in SHELVES.items():
+        for name, found in shelf.items():
+            if found == class_name:
+                return f"concise_rl.methods.{FOLDERS[kind]}.{name}"
+    return None
+
+
+def closest(name: str, known: Iterable[Any]) -> str:
+    """`; did you mean x?` or `; choose from a, b, c`."""
+    import difflib
+
+    names = sorted(str(each) for each in known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; choose from {', '.join(names)}"

@@ -1,0 +1,1 @@
+"""How the rows of a group come about: plainly, cut, forced, continued. Not here: the model that samples."""
