@@ -26,7 +26,7 @@ from benchmarks import leaderboard
 from benchmarks.cells import ROOT, Cell, processor, train_all
 from benchmarks.leaderboard import Row, row_of
 from benchmarks.reasoners import REASONERS, prepare
-from concise_rl.commands.config import method_names
+from concise_rl.methods.recipes import method_names
 from concise_rl.reporting.plots import plot_methods
 from concise_rl.testbeds.beds import BEDS
 

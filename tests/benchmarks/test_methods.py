@@ -14,6 +14,7 @@ from benchmarks.reasoners import REASONERS
 from concise_rl.commands import config
 from concise_rl.data import Prompt
 from concise_rl.evaluation import Evaluation, EvaluationRow
+from concise_rl.methods.recipes import method_names
 from concise_rl.testbeds import TESTBEDS, WhichSum, which_sum
 from concise_rl.testbeds.warmup import build_tokenizer
 from concise_rl.verifiers import Exact, Verdict
@@ -24,11 +25,11 @@ def row(length: int, correct: bool, prompt_id: str = "p") -> EvaluationRow:
 
 
 @pytest.mark.parametrize("task", REASONERS)
-@pytest.mark.parametrize("method", config.method_names())
+@pytest.mark.parametrize("method", method_names())
 def test_every_method_composes_on_every_task(task, method, tmp_path):
     (cell,) = methods.cells_of(task, [method], [0])
     composed = config.compose([f"method={method}", *REASONERS[task].overrides(tmp_path), *cell.overrides])
-    _, advantage = config.shapers_and_advantage(composed)
+    *_, advantage = config.method_of(composed).advantages
     shipped = REASONERS[task].shipped
     assert composed.model.path == (f"embedded:{REASONERS[task].model}" if shipped else str(tmp_path / task))
     if method == "gui_g1":
@@ -54,7 +55,7 @@ def test_runs_are_as_long_as_the_model_recipes_say(tmp_path):
 
 
 def test_each_coefficient_takes_three_values_and_the_recipes_own_needs_no_cell_of_its_own():
-    leaders = set(methods.cells_of(methods.SWEPT, config.method_names(), [0]))
+    leaders = set(methods.cells_of(methods.SWEPT, method_names(), [0]))
     for method, coefficient in methods.COEFFICIENTS.items():
         found = methods.swept([method], 0)
         assert len({value for _, value in found}) >= 3
@@ -62,9 +63,9 @@ def test_each_coefficient_takes_three_values_and_the_recipes_own_needs_no_cell_o
         model = f"model={REASONERS[methods.SWEPT].model}"
         own = config.compose([f"method={method}", model])
         stated = config.compose([f"method={method}", model, coefficient.override.format(coefficient.default)])
-        assert config.shapers_and_advantage(own) == config.shapers_and_advantage(stated) or method == "dapo"
+        assert config.method_of(own) == config.method_of(stated) or method == "dapo"
         for cell, _ in found:
-            config.shapers_and_advantage(config.compose([f"method={method}", model, *cell.overrides]))
+            config.method_of(config.compose([f"method={method}", model, *cell.overrides]))
 
 
 def test_a_cell_is_run_once_and_a_failed_one_stops_no_other(tmp_path, monkeypatch, capsys):
