@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from concise_rl.methods.advantages.base import check_credit
+from concise_rl.methods.shapers.base import check_reward
 
 from benchmarks.hostile import CLICK, GOLD, NAMES, Hostile
 from benchmarks.leaks import page_faults, terminal
@@ -25,10 +27,8 @@ from concise_rl.evaluation import Evaluation, EvaluationRow
 from concise_rl.evaluation.judge import repetition
 from concise_rl.evaluation.yap import yap_summary
 from concise_rl.methods.advantages import ADVANTAGES, Canon, DifficultyWeighted, GroupRelative, LeaveOneOut, SignSafe
-from concise_rl.methods.advantages.base import check_credit
 from concise_rl.methods.metrics import step_metrics
 from concise_rl.methods.shapers import SHAPERS, Cosine, Dars, Hapo, KimiLength, Overlong, Pear, Plain
-from concise_rl.methods.shapers.base import check_reward
 from concise_rl.reporting.compare import compare
 from concise_rl.reporting.html import write_report
 from concise_rl.reporting.run_log import RunLog
