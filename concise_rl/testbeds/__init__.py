@@ -8,6 +8,7 @@ from concise_rl.testbeds.gym import CountBits, SpellBackward
 from concise_rl.testbeds.running_total import RunningTotal
 from concise_rl.testbeds.short_sums import ShortSums
 from concise_rl.testbeds.which_sum import WhichSum
+from concise_rl.testbeds.word_problems import WordProblems
 
 TESTBEDS: dict[str, type] = {
     "chain_sum": ChainSum,
@@ -16,7 +17,17 @@ TESTBEDS: dict[str, type] = {
     "short_sums": ShortSums,
     "spell_backward": SpellBackward,
     "which_sum": WhichSum,
+    "word_problems": WordProblems,
 }
 """The embedded tasks by the name that `data=` and `benchmark=` give them."""
 
-__all__ = ["TESTBEDS", "ChainSum", "CountBits", "RunningTotal", "ShortSums", "SpellBackward", "WhichSum"]
+__all__ = [
+    "TESTBEDS",
+    "ChainSum",
+    "CountBits",
+    "RunningTotal",
+    "ShortSums",
+    "SpellBackward",
+    "WhichSum",
+    "WordProblems",
+]

@@ -1,4 +1,4 @@
-"""The measured law of test bed M: how often a model gets a total right that merges m operations after k.
+"""What is measured of a reasoner: on bed M how often a total is right that merges m operations after k; on S, a check.
 
 Every cell is forced: the model is shown a true prefix and the letter of the total, and the chance that it writes that
 total is read from its log-probs, at temperature 1. No sampling noise is left, only that of the problems, which are
@@ -22,6 +22,7 @@ import torch
 
 from concise_rl.data.base import Prompt
 from concise_rl.errors import DataError
+from concise_rl.testbeds import which_sum
 from concise_rl.testbeds.frontier import Frontier, Point
 from concise_rl.testbeds.running_total import LETTERS, Composition, compositions, totals
 from concise_rl.testbeds.teacher import THINK_CLOSE, THINK_OPEN
@@ -160,6 +161,26 @@ def measure_law(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prom
     return MergingLaw(levels)
 
 
+def measure_checks(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Prompt]
+) -> dict[str, list[float]]:
+    """How often a check of bed S is written right, by level and by the number of checks before it: its law says always.
+
+    Forced as the cells of bed M are; every check that settles the answer, up to the right option's own.
+    """
+    forced: dict[tuple[int, int], list[tuple[str, str]]] = {}
+    for prompt in prompts:
+        question, right = prompt.messages[-1]["content"], int(prompt.columns["rank"])
+        checks = [which_sum.check(question, place) for place in range(right + 1)]
+        for place, check in enumerate(checks):
+            prefix = f"{question}{THINK_OPEN}{''.join(checks[:place])}{check[0]}"
+            forced.setdefault((int(prompt.columns["difficulty"]), place), []).append((prefix, check[1:]))
+    found: dict[str, list[float]] = {}
+    for (n, _), rows in sorted(forced.items()):
+        found.setdefault(str(n), []).append(round(float(np.mean(written_chances(model, tokenizer, rows))), 4))
+    return found
+
+
 def _forced(question: str, n: int, cell: Cell, rng: random.Random) -> tuple[str, str]:
     start, merged = cell
     true, end = totals(question), start + merged
@@ -173,14 +194,14 @@ def _forced(question: str, n: int, cell: Cell, rng: random.Random) -> tuple[str,
 def written_chances(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, forced: Sequence[tuple[str, str]]
 ) -> list[float]:
-    """The chance at temperature 1 that a model, after a prefix, writes a number and no further digit.
+    """The chance at temperature 1 that a model, after a prefix, writes a text and no further digit.
 
-    After `</think>` the number is the answer: then EOS must follow.
+    After `</think>` the text is the answer: then EOS must follow.
 
     Args:
         model: with a tokenizer of one token a character.
         tokenizer: its tokenizer.
-        forced: prefix and number.
+        forced: prefix and text, such as a number.
     """
     model.eval()
     digits = tokenizer.convert_tokens_to_ids(list("0123456789"))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 from collections.abc import Sequence
@@ -16,10 +17,10 @@ from concise_rl.assets import TINY
 from concise_rl.errors import UserError
 from concise_rl.testbeds.chain_sum import Overthinking
 from concise_rl.testbeds.gym import CountBits, GymOverthinking, SpellBackward
-from concise_rl.testbeds.laws import load_checkpoint, measure_law
+from concise_rl.testbeds.laws import load_checkpoint, measure_checks, measure_law
 from concise_rl.testbeds.running_total import Merging, RunningTotal
 from concise_rl.testbeds.warmup import WarmupConfig, run_warmup
-from concise_rl.testbeds.which_sum import Checking, WhichSum
+from concise_rl.testbeds.which_sum import RANK_LAW, Checking, WhichSum
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ WARMUPS: dict[str, tuple[WarmupConfig, ...]] = {
 def make(task: str, out_dir: str | Path, seed: int = 0) -> dict[str, Any]:
     """Make the reasoner of a task: its stages in turn, each seeded from `seed`; returns the last one's metrics.
 
-    Beside a reasoner of bed M its law is written, `law.json`.
+    Beside the reasoner of a bed its law is written, `law.json`, measured on the split `law`.
 
     Raises:
         UserError: there is no such warm-up, or `out_dir` cannot be made.
@@ -90,9 +91,18 @@ def make(task: str, out_dir: str | Path, seed: int = 0) -> dict[str, Any]:
     if task not in WARMUPS:
         raise UserError(f"task={task} has no warm-up; choose from {', '.join(WARMUPS)}")
     metrics = run_stages(WARMUPS[task], out_dir, seed)
-    if task == "running_total":
-        measure_law(*load_checkpoint(Path(out_dir)), RunningTotal().load("law")).save(Path(out_dir) / "law.json")
+    write_law(task, Path(out_dir))
     return metrics
+
+
+def write_law(task: str, folder: Path) -> None:
+    """Measure the law of a bed on the reasoner in a folder, and write it there; nothing for a task that has none."""
+    if task == "running_total":
+        measure_law(*load_checkpoint(folder), RunningTotal().load("law")).save(folder / "law.json")
+    elif task == "which_sum":
+        right = measure_checks(*load_checkpoint(folder), WhichSum().load("law"))
+        stored = {"rank_law": {str(n): law for n, law in RANK_LAW.items()}, "checks_right": right}
+        (folder / "law.json").write_text(json.dumps(stored, indent=1) + "\n")
 
 
 def run_stages(stages: Sequence[WarmupConfig], out_dir: str | Path, seed: int = 0) -> dict[str, Any]:
