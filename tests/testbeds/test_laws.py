@@ -11,7 +11,7 @@ import torch
 
 from concise_rl.assets import REASONERS
 from concise_rl.errors import DataError
-from concise_rl.testbeds import RunningTotal
+from concise_rl.testbeds import RunningTotal, WhichSum
 from concise_rl.testbeds.beds import merging_law
 from concise_rl.testbeds.forcing import Forcer, force_composition
 from concise_rl.testbeds.laws import (
@@ -20,9 +20,11 @@ from concise_rl.testbeds.laws import (
     cells,
     cells_of,
     load_checkpoint,
+    measure_checks,
     measure_law,
     written_chances,
 )
+from concise_rl.testbeds.which_sum import RANK_LAW
 from concise_rl.verifiers import Exact
 
 SHIPPED = REASONERS["tiny_running_total"]
@@ -119,3 +121,14 @@ def test_the_shipped_law_holds_what_the_bed_promises():
     slopes = [(b.accuracy - a.accuracy) / (b.tokens - a.tokens) for a, b in itertools.pairwise(corners)]
     assert slopes == sorted(slopes, reverse=True)
     assert all(len(level.right_PK) == 256 for level in law.levels.values())
+
+
+def test_the_checks_of_the_shipped_reasoner_of_bed_s_are_right_as_its_law_says():
+    folder = REASONERS["tiny_which_sum"]
+    stored = json.loads((folder / "law.json").read_text())
+    assert {int(n): tuple(law) for n, law in stored["rank_law"].items()} == RANK_LAW
+    assert [len(stored["checks_right"][str(n)]) for n in RANK_LAW] == list(RANK_LAW)
+    assert min(min(chances) for chances in stored["checks_right"].values()) > 0.97
+    some = [p for p in WhichSum().load("law") if p.columns["difficulty"] == 3][:12]
+    found = measure_checks(*load_checkpoint(folder), some)["3"]
+    assert found[0] == pytest.approx(stored["checks_right"]["3"][0], abs=0.02)
