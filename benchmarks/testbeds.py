@@ -5,7 +5,7 @@
     python benchmarks/testbeds.py --folders running_total=DIR      # another checkpoint, with its law.json
 
 Forced: every completion is made to follow a composition, or to check at most k options; its sums, and their errors, are
-the reasoner's own. On the 512 test problems, one sample each, against a law that was measured on others.
+the reasoner's own. On 1,024 test problems, one sample each, against a law that was measured on others.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from concise_rl.testbeds.laws import MergingLaw, load_checkpoint
 from concise_rl.testbeds.which_sum import RANK_LAW, completion, rank, tokens
 from concise_rl.verifiers import Exact
 
+PROBLEMS = 1024
 WITHIN = 0.03
 """A forced cell holds its law when accuracy lies this near."""
 
@@ -116,7 +117,7 @@ def checking_cells(forcer: Forcer, prompts: Sequence[Prompt]) -> Iterator[Forced
 def page(bed: str, folder: Path) -> list[str]:
     """All tables of a bed."""
     model, tokenizer = load_checkpoint(folder)
-    prompts = TESTBEDS[bed]().load("test")
+    prompts = TESTBEDS[bed](test_size=PROBLEMS).load("test")
     forcer = Forcer(model, tokenizer)
     if bed == "running_total":
         law = MergingLaw.load(folder / "law.json")

@@ -235,7 +235,8 @@ def plot_methods(
     """Write a PNG: each method's accuracy against its mean tokens, with 95 % intervals, and the model before training.
 
     Args:
-        rows: one a method, with `method`, `accuracy`, `mean_tokens`, their `_interval`s, and `before`, a summary.
+        rows: one a method, with `method`, perhaps `setting`, `accuracy`, `mean_tokens`, their `_interval`s, and
+            `before`, a summary.
         path: of the PNG.
         frontier: tokens and accuracy of the corners of the best that is possible, drawn as a line.
     """
@@ -249,7 +250,8 @@ def plot_methods(
         tokens, accuracy = zip(*frontier, strict=True)
         axes.plot(tokens, [100 * a for a in accuracy], color=ORANGE, label="the best that is possible")
         axes.legend(loc="lower right")
-    points = [("before training", rows[0]["before"], GREY), *((row["method"], row, BLUE) for row in rows)]
+    named = [(" ".join(filter(None, (row["method"], row.get("setting")))), row, BLUE) for row in rows]
+    points = [("before training", rows[0]["before"], GREY), *named]
     for _, found, color in points:
         x, y = found["mean_tokens"], 100 * found["accuracy"]
         across, up = found["mean_tokens_interval"], [100 * v for v in found["accuracy_interval"]]

@@ -1,17 +1,16 @@
-"""What is measured of a reasoner: on bed M how often a total is right that merges m operations after k; on S, a check.
+"""What is measured of a reasoner: on bed M how often it gets all totals of a composition right; on S, a check.
 
-Every cell is forced: the model is shown a true prefix and the letter of the total, and the chance that it writes that
-total is read from its log-probs, at temperature 1. No sampling noise is left, only that of the problems, which are
-those of the split `law`: nothing is trained on them and no method is tested on them.
+Every choice is forced: the model is shown a true completion, and the chance that it writes each total is read from its
+log-probs, at temperature 1. No sampling noise is left, only that of the problems, which are those of the split `law`:
+nothing is trained on them and no method is tested on them.
 
-Axes: P problems of a level, C compositions of its n operations, K cells (k, m).
+Axes: P problems of a level, C compositions of its n operations.
 """
 
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from concise_rl.data.base import Prompt
 from concise_rl.errors import DataError
 from concise_rl.testbeds import which_sum
 from concise_rl.testbeds.frontier import Frontier, Point
-from concise_rl.testbeds.running_total import LETTERS, Composition, compositions, totals
-from concise_rl.testbeds.teacher import THINK_CLOSE, THINK_OPEN
+from concise_rl.testbeds.running_total import Composition, completion, compositions, totals
+from concise_rl.testbeds.teacher import THINK_OPEN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -35,11 +35,6 @@ Cell = tuple[int, int]
 
 RESAMPLES = 400
 _ROWS = 128
-
-
-def cells(n: int) -> list[Cell]:
-    """All cells of level n, by k and then m."""
-    return [(k, m) for k in range(n) for m in range(1, n - k + 1)]
 
 
 def cells_of(composition: Composition) -> list[Cell]:
@@ -54,24 +49,19 @@ class Level:
 
     Attributes:
         n: operations.
-        right_PK: chance of a right total, by cell as `cells` orders them.
+        accuracy_PC: chance that all totals are right, by composition as `compositions` orders them.
         digits_PN: digits of the true totals after 1, ..., n operations.
+        errors: mean error of a total by its cell, over the compositions that pass it: what the chances come down to.
     """
 
     n: int
-    right_PK: np.ndarray
+    accuracy_PC: np.ndarray
     digits_PN: np.ndarray
+    errors: dict[Cell, float]
 
     @cached_property
     def compositions(self) -> list[Composition]:
         return list(compositions(self.n))
-
-    @cached_property
-    def accuracy_PC(self) -> np.ndarray:
-        """Chance that all totals of a composition are right: the product over its cells."""
-        place = {cell: i for i, cell in enumerate(cells(self.n))}
-        chosen = [[place[cell] for cell in cells_of(composition)] for composition in self.compositions]
-        return np.stack([self.right_PK[:, columns].prod(1) for columns in chosen], axis=1)
 
     @cached_property
     def tokens_PC(self) -> np.ndarray:
@@ -82,15 +72,11 @@ class Level:
 
     def points(self, weights_P: np.ndarray | None = None) -> list[Point]:
         """Every composition's accuracy and tokens; the problems weighted, alike where None."""
-        weights = np.ones(len(self.right_PK)) if weights_P is None else weights_P
+        weights = np.ones(len(self.accuracy_PC)) if weights_P is None else weights_P
         accuracy_C, tokens_C = ((weights @ values) / weights.sum() for values in (self.accuracy_PC, self.tokens_PC))
         return [
             Point(*values) for values in zip(accuracy_C.tolist(), tokens_C.tolist(), self.compositions, strict=True)
         ]
-
-    def errors(self) -> dict[Cell, float]:
-        """Mean error of each cell."""
-        return dict(zip(cells(self.n), (1 - self.right_PK.mean(0)).tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -114,7 +100,7 @@ class MergingLaw:
         for _ in range(RESAMPLES):
             drawn = []
             for level in self.levels.values():
-                n_problems = len(level.right_PK)
+                n_problems = len(level.accuracy_PC)
                 weights_P = np.bincount(rng.integers(n_problems, size=n_problems), minlength=n_problems)
                 drawn.append(level.points(weights_P.astype(float)))
             found.append(statistic(Frontier.of(drawn)))
@@ -122,9 +108,13 @@ class MergingLaw:
         return low, high
 
     def save(self, path: Path) -> None:
-        """As JSON: by level, each problem's chances to four digits, and its digits."""
+        """As JSON: by level, each problem's chances to three digits, its digits, and the errors by cell."""
         stored = {
-            str(n): {"right": np.round(level.right_PK, 4).tolist(), "digits": level.digits_PN.tolist()}
+            str(n): {
+                "errors": {f"{start}+{merged}": round(error, 4) for (start, merged), error in level.errors.items()},
+                "digits": level.digits_PN.tolist(),
+                "accuracy": np.round(level.accuracy_PC, 3).tolist(),
+            }
             for n, level in self.levels.items()
         }
         lines = [f'"{n}": {json.dumps(level, separators=(",", ":"))}' for n, level in stored.items()]
@@ -138,27 +128,43 @@ class MergingLaw:
             DataError: there is no such file, or it holds no law.
         """
         try:
-            stored = json.loads(path.read_text())
-            return cls({int(n): Level(int(n), np.array(v["right"]), np.array(v["digits"])) for n, v in stored.items()})
+            levels = {int(n): _level(int(n), stored) for n, stored in json.loads(path.read_text()).items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{path} holds no law ({error}): make it: concise-rl warmup task=running_total --out DIR"
             ) from error
+        return cls(levels)
+
+
+def _level(n: int, stored: Mapping[str, Any]) -> Level:
+    errors = {
+        (int(k), int(m)): e for (k, _, m), e in ((cell.partition("+"), e) for cell, e in stored["errors"].items())
+    }
+    return Level(n, np.array(stored["accuracy"]), np.array(stored["digits"]), errors)
 
 
 def measure_law(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Prompt]) -> MergingLaw:
-    """Force every cell of every problem once, after a true prefix of a random composition."""
-    rng = random.Random(0)
+    """Force every composition of every problem once."""
     by_level: dict[int, list[str]] = {}
     for prompt in prompts:
         by_level.setdefault(int(prompt.columns["difficulty"]), []).append(prompt.messages[-1]["content"])
-    levels = {}
-    for n, questions in sorted(by_level.items()):
-        forced = [_forced(question, n, cell, rng) for question in questions for cell in cells(n)]
-        right_PK = np.array(written_chances(model, tokenizer, forced)).reshape(len(questions), -1)
-        digits_PN = np.array([[len(str(total)) for total in totals(question)[1:]] for question in questions])
-        levels[n] = Level(n, right_PK, digits_PN)
-    return MergingLaw(levels)
+    return MergingLaw({n: _measure_level(model, tokenizer, n, own) for n, own in sorted(by_level.items())})
+
+
+def _measure_level(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, n: int, questions: Sequence[str]
+) -> Level:
+    chosen = list(compositions(n))
+    forced = [(question, completion(question, composition)) for question in questions for composition in chosen]
+    chances = number_chances(model, tokenizer, forced)
+    accuracy_PC = np.array([np.prod(own) for own in chances]).reshape(len(questions), -1)
+    by_cell: dict[Cell, list[float]] = {}
+    for row, own in enumerate(chances):
+        for cell, chance in zip(cells_of(chosen[row % len(chosen)]), own, strict=True):
+            by_cell.setdefault(cell, []).append(1 - chance)
+    errors = {cell: float(np.mean(by_cell[cell])) for cell in sorted(by_cell)}
+    digits_PN = np.array([[len(str(total)) for total in totals(question)[1:]] for question in questions])
+    return Level(n, accuracy_PC, digits_PN, errors)
 
 
 def measure_checks(
@@ -166,7 +172,7 @@ def measure_checks(
 ) -> dict[str, list[float]]:
     """How often a check of bed S is written right, by level and by the number of checks before it: its law says always.
 
-    Forced as the cells of bed M are; every check that settles the answer, up to the right option's own.
+    Forced as the totals of bed M are: every check that settles the answer, up to the right option's own.
     """
     forced: dict[tuple[int, int], list[tuple[str, str]]] = {}
     for prompt in prompts:
@@ -177,56 +183,68 @@ def measure_checks(
             forced.setdefault((int(prompt.columns["difficulty"]), place), []).append((prefix, check[1:]))
     found: dict[str, list[float]] = {}
     for (n, _), rows in sorted(forced.items()):
-        found.setdefault(str(n), []).append(round(float(np.mean(written_chances(model, tokenizer, rows))), 4))
+        found.setdefault(str(n), []).append(round(float(np.mean(text_chances(model, tokenizer, rows))), 4))
     return found
 
 
-def _forced(question: str, n: int, cell: Cell, rng: random.Random) -> tuple[str, str]:
-    start, merged = cell
-    true, end = totals(question), start + merged
-    written = [k for k in range(1, start) if rng.random() < 0.5] + [start] * (start > 0)
-    prefix = "".join(f"{LETTERS[k - 1]}{true[k]}" for k in written)
-    asked = THINK_CLOSE if end == n else LETTERS[end - 1]
-    return f"{question}{THINK_OPEN}{prefix}{asked}", str(true[end])
-
-
-@torch.no_grad()
-def written_chances(
+def number_chances(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, forced: Sequence[tuple[str, str]]
-) -> list[float]:
-    """The chance at temperature 1 that a model, after a prefix, writes a text and no further digit.
+) -> list[list[float]]:
+    """The chance at temperature 1 of each number of a completion, given that all before it is as it stands.
 
-    After `</think>` the text is the answer: then EOS must follow.
+    A number is written when its digits are, and no further digit follows; the last one, the answer, when EOS follows.
 
     Args:
         model: with a tokenizer of one token a character.
         tokenizer: its tokenizer.
-        forced: prefix and text, such as a number.
+        forced: question and completion of bed M.
+    """
+    digits = set(tokenizer.convert_tokens_to_ids(list("0123456789")))
+    found = []
+    for prefix, ids, chances_TV in _forward(model, tokenizer, forced):
+        own: list[float] = []
+        for place in range(prefix, len(ids)):
+            if ids[place] not in digits:
+                continue
+            if ids[place - 1] not in digits:
+                own.append(1.0)
+            own[-1] *= float(chances_TV[place - 1, ids[place]])
+            if place + 1 == len(ids):
+                own[-1] *= float(chances_TV[place, tokenizer.eos_token_id])
+            elif ids[place + 1] not in digits:
+                own[-1] *= 1 - float(chances_TV[place, sorted(digits)].sum())
+        found.append(own)
+    return found
+
+
+def text_chances(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, forced: Sequence[tuple[str, str]]
+) -> list[float]:
+    """The chance at temperature 1 of each text after its prefix."""
+    found = []
+    for prefix, ids, chances_TV in _forward(model, tokenizer, forced):
+        places = torch.arange(prefix, len(ids))
+        found.append(float(chances_TV[places - 1, torch.tensor(ids[prefix:])].prod()))
+    return found
+
+
+@torch.no_grad()
+def _forward(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, forced: Sequence[tuple[str, str]]
+) -> Iterator[tuple[int, list[int], Tensor]]:
+    """Tokens of each prefix, ids of prefix and text, and the chances (T, V) of what follows each, in the order given.
+
+    Texts come `_ROWS` at a time, so those of like length should stand together.
     """
     model.eval()
-    digits = tokenizer.convert_tokens_to_ids(list("0123456789"))
-    chances = [0.0] * len(forced)
-    rows = [(tokenizer.encode(prefix), tokenizer.encode(number)) for prefix, number in forced]
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
-    for first in range(0, len(order), _ROWS):
-        batch = order[first : first + _ROWS]
-        width = max(len(rows[i][0]) + len(rows[i][1]) for i in batch)
-        ids = torch.full((len(batch), width), tokenizer.pad_token_id)
-        for row, i in enumerate(batch):
-            whole = [*rows[i][0], *rows[i][1]]
-            ids[row, : len(whole)] = torch.tensor(whole)  # padded on the right: causal, so no mask is needed
-        chances_BTV = model(input_ids=ids, use_cache=False).logits.float().softmax(-1)
-        for row, i in enumerate(batch):
-            prefix, number = rows[i]
-            places = range(len(prefix) - 1, len(prefix) + len(number) - 1)
-            chance = 1.0
-            for place, token in zip(places, number, strict=True):
-                chance *= float(chances_BTV[row, place, token])
-            after = chances_BTV[row, len(prefix) + len(number) - 1]
-            is_answer = forced[i][0].endswith(THINK_CLOSE)
-            ends = after[tokenizer.eos_token_id] if is_answer else 1 - after[digits].sum()
-            chances[i] = chance * float(ends)
-    return chances
+    for first in range(0, len(forced), _ROWS):
+        rows = [(tokenizer.encode(prefix), tokenizer.encode(text)) for prefix, text in forced[first : first + _ROWS]]
+        width = max(len(prefix) + len(text) for prefix, text in rows)
+        ids = [[*prefix, *text] for prefix, text in rows]
+        padded = torch.tensor([own + [tokenizer.pad_token_id] * (width - len(own)) for own in ids])
+        chances_BTV = model(input_ids=padded, use_cache=False).logits.float().softmax(-1)  # causal: no mask is needed
+        for (prefix, _), own, chances_TV in zip(rows, ids, chances_BTV, strict=True):
+            yield len(prefix), own, chances_TV
 
 
 def load_checkpoint(folder: Path) -> tuple[Any, Any]:

@@ -22,6 +22,7 @@ import re
 import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from concise_rl.data.base import Prompt
 from concise_rl.errors import UserError
@@ -162,7 +163,7 @@ class RunningTotal:
         size = getattr(self, f"{split}_size")
         shares = [len(range(place, size, len(self.levels))) for place in range(len(self.levels))]
         by_level = [
-            iter(draw_distinct(lambda n=n: draw_question(rng, n), split, share, f"RunningTotal level {n}"))  # type: ignore[misc]
+            iter(draw_distinct(partial(draw_question, rng, n), split, share, f"RunningTotal level {n}"))
             for n, share in zip(self.levels, shares, strict=True)
         ]
         return [self._prompt(next(by_level[place % len(self.levels)])) for place in range(size)]

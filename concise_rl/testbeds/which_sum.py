@@ -17,6 +17,7 @@ import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from concise_rl.data.base import Prompt
 from concise_rl.errors import UserError
@@ -186,7 +187,7 @@ class WhichSum:
                 question
                 for right in range(n)
                 for question in draw_distinct(
-                    lambda n=n, right=right: draw_question(rng, n, right),  # type: ignore[misc]
+                    partial(draw_question, rng, n, right),
                     split,
                     ranks.count(right),
                     f"WhichSum level {n}",

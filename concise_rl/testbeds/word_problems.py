@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from concise_rl.data.base import Prompt
 from concise_rl.errors import UserError
@@ -133,11 +134,10 @@ class WordProblems:
             answers[question] = answer
             return question
 
+        shares = [len(range(place, size, len(levels))) for place in range(len(levels))]
         by_level = [
-            iter(
-                draw_distinct(lambda n=n: drawn(n), split, len(range(i, size, len(levels))), f"WordProblems level {n}")
-            )  # type: ignore[misc]
-            for i, n in enumerate(levels)
+            iter(draw_distinct(partial(drawn, n), split, share, f"WordProblems level {n}"))
+            for n, share in zip(levels, shares, strict=True)
         ]
         prompts = []
         for place in range(size):
