@@ -67,7 +67,7 @@ class Model:
     """A causal language model and how to load it.
 
     Attributes:
-        path: `embedded:tiny`, a local folder, or a hub id.
+        path: `embedded:tiny` or another embedded reasoner, a local folder, or a hub id.
         dtype: weights' type, `auto` or a torch dtype name.
         think_end: the tag that ends the thinking phase.
         threads: OpenMP threads of this process on CPU; 0 leaves torch's choice.

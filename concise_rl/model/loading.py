@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from concise_rl.assets import TINY
+from concise_rl.assets import REASONERS
 from concise_rl.data import Prompt, check_references
 from concise_rl.data.templates import check_template
 from concise_rl.errors import DataError, UserError
@@ -18,7 +18,7 @@ from concise_rl.model import adapters
 from concise_rl.model.kernels_from_hub import refuse_kernels
 from concise_rl.verifiers import Verifier, verify_many
 
-EMBEDDED = {"embedded:tiny": str(TINY)}
+EMBEDDED = {f"embedded:{name}": str(folder) for name, folder in REASONERS.items()}
 
 PACKAGE = "package:"
 """`package:NAME/FILE.gguf` names a GGUF file that an installed Python package carries."""
