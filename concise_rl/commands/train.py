@@ -29,6 +29,7 @@ from concise_rl.engine import checkpoint
 from concise_rl.engine.run_lock import run_lock
 from concise_rl.engine.settings import check_settings, experiment, flat
 from concise_rl.engine.stopping import Stopped, StopSignals
+from concise_rl.methods.method import Method
 from concise_rl.options import Action, Guard
 
 EXIT_PREEMPTED = 75
@@ -89,7 +90,7 @@ def run(config: DictConfig) -> None:
 
         try:
             first_decides(claim)
-            run_locked(config, args, folder, method.needs, signals)
+            run_locked(config, args, folder, method, signals)
         except Stopped:
             leave_stopped(signals, folder)
         except RuntimeError as error:
@@ -98,7 +99,7 @@ def run(config: DictConfig) -> None:
             sys.exit(EXIT_PREEMPTED)  # the other ranks were asked to end too, and were faster
 
 
-def run_locked(config: DictConfig, args: Any, folder: Path, needs: frozenset[str], signals: StopSignals) -> None:
+def run_locked(config: DictConfig, args: Any, folder: Path, method: Method, signals: StopSignals) -> None:
     """The run, once its folder is its own."""
     import torch
     from accelerate import PartialState
@@ -116,7 +117,7 @@ def run_locked(config: DictConfig, args: Any, folder: Path, needs: frozenset[str
         rollouts_every=config.run.rollouts_every,
         tracking=config.tracking,
     )
-    train_and_evaluate(config, args, session, begin(config, folder, session), needs, signals)
+    train_and_evaluate(config, args, session, begin(config, folder, session), method, signals)
 
 
 def leave_stopped(signals: StopSignals, folder: Path, saved: str = "ended at once") -> NoReturn:
@@ -157,7 +158,7 @@ def begin(config: DictConfig, folder: Path, session: Any) -> Start:
 
 
 def train_and_evaluate(
-    config: DictConfig, args: Any, session: Any, start: Start, needs: frozenset[str], signals: StopSignals
+    config: DictConfig, args: Any, session: Any, start: Start, method: Method, signals: StopSignals
 ) -> None:
     """Load, evaluate, train, save, evaluate, report."""
     from concise_rl.model.loading import load_policy, load_tokenizer, whole
@@ -166,7 +167,7 @@ def train_and_evaluate(
     folder = session.folder
     verifier = configuration.verifier_of(config)
     tokenizer = load_tokenizer(config.model)
-    train, test = checked_prompts(config, args, needs, tokenizer, verifier, start, session.progress.message)
+    train, test = checked_prompts(config, args, method, tokenizer, verifier, start, session.progress.message)
     evaluated = {"run": evaluation_settings(config, test)}
     if start.folder is not None:
         folders.check_stored_evaluation(folder / "evaluation-before.jsonl", evaluated["run"])
@@ -200,7 +201,7 @@ def train_and_evaluate(
 def checked_prompts(
     config: DictConfig,
     args: Any,
-    needs: frozenset[str],
+    method: Method,
     tokenizer: Any,
     verifier: Any,
     start: Start,
@@ -212,6 +213,7 @@ def checked_prompts(
         DataError: they do not, and how.
         UserError: the checkpoint was trained on others.
     """
+    from concise_rl.engine.order import edit_prompt
     from concise_rl.engine.resuming import check_prompts, check_window, fingerprint
     from concise_rl.model.loading import context_of, load_prompts
 
@@ -222,7 +224,7 @@ def checked_prompts(
         train = folders.without_test_problems(train, source.load(config.evaluation.split), tell)
     check_prompts(str(start.folder), start.saved, fingerprint(prompt.id for prompt in train))
     checks.check_generation(args, train)
-    checks.check_columns(needs, train)
+    checks.check_columns(method.needs, [edit_prompt(method, prompt, config.seed) for prompt in train])
     context, template = context_of(config.model), args.chat_template_kwargs
     for prompts, limit, field in (
         (train, args.max_completion_length, "trainer.max_completion_length"),
@@ -449,10 +451,13 @@ def quiet_libraries() -> None:
 
 def evaluate(config: DictConfig, model: Any, tokenizer: Any, prompts: Sequence[Any], verifier: Any) -> Any:
     """This run's evaluation of a model; several ranks each take every n-th problem, and all get the whole."""
+    from concise_rl.engine.order import edit_prompt
     from concise_rl.evaluation import Evaluation
     from concise_rl.ranks import on_every_rank, own_share
 
-    share = evaluations.evaluate(config, model, tokenizer, own_share(prompts), verifier)
+    method = configuration.method_of(config)
+    edited = [edit_prompt(method, prompt, config.seed) for prompt in own_share(prompts)]
+    share = evaluations.evaluate(config, model, tokenizer, edited, verifier)
     return Evaluation([row for rows in on_every_rank(share.rows) for row in rows], on_every_rank(share.settings)[0])
 
 
