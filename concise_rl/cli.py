@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from concise_rl.errors import printable, show_printable_tracebacks
+
 HELP = """\
 concise-rl: train reasoning models to think no longer than they need
 
@@ -57,13 +59,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stderr.write(f"error: there is no command {command!r}; {hint}\n")
         sys.exit(2)
     sys.argv = [f"concise-rl {command}", *rest]
+    show_printable_tracebacks()
     try:
         COMMANDS[command](rest)
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("CONCISE_RL_TRACEBACK"):
             raise
-        from concise_rl.reporting.summary import printable  # a file or a server may have put anything into it
-
+        # A file or a server may have put anything into it.
         sys.stderr.write(f"error: {printable(' '.join(str(error).split()))}\n")
         sys.exit(2)
 
@@ -151,7 +153,6 @@ def compare(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
 
     from concise_rl.reporting.compare import compare as compare_paths
-    from concise_rl.reporting.summary import printable
 
     written = compare_paths(options.paths, options.out, options.baseline)
     for name, benchmark, sentence in written.sentences:
@@ -200,7 +201,7 @@ def plan(arguments: Sequence[str]) -> None:
 
     from concise_rl import planning
 
-    request = planning.Request.of(arguments)
+    request = planning.PlanRequest.of(arguments)
     print(planning.describe(request.plan(), request.title, request.price), end="")
 
 

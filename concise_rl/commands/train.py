@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from concise_rl.commands import config as configuration
+from concise_rl.commands import evaluation as evaluations
 from concise_rl.commands.entry import through_hydra
 from concise_rl.engine import checkpoint
 from concise_rl.errors import UserError
@@ -46,6 +47,7 @@ def run(config: DictConfig) -> None:
     verifier = configuration.verifier_of(config)
     source = configuration.to_object(config.data, "data")
     guard = configuration.guard_of(config)
+    evaluations.settings_of(config)
     folder = run_folder(config)
 
     import torch
@@ -245,22 +247,10 @@ def quiet_libraries() -> None:
 def evaluate(config: DictConfig, model: Any, tokenizer: Any, prompts: Sequence[Any], verifier: Any) -> Any:
     """This run's evaluation of a model; several ranks each take every n-th problem, and all get the whole."""
     from concise_rl.evaluation import Evaluation
-    from concise_rl.evaluation import evaluate as evaluate_prompts
     from concise_rl.ranks import on_every_rank, own_share
 
-    options = config.evaluation
-    share = evaluate_prompts(
-        model,
-        tokenizer,
-        own_share(prompts),
-        verifier,
-        system=config.system_prompt,
-        samples=options.samples,
-        max_new_tokens=options.max_new_tokens,
-        temperature=options.temperature,
-        seed=options.seed,
-    )
-    return Evaluation(rows=[row for rows in on_every_rank(share.rows) for row in rows])
+    share = evaluations.evaluate(config, model, tokenizer, own_share(prompts), verifier)
+    return Evaluation([row for rows in on_every_rank(share.rows) for row in rows], on_every_rank(share.settings)[0])
 
 
 def run_folder(config: DictConfig) -> Path:

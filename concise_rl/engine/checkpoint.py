@@ -25,7 +25,7 @@ from safetensors.numpy import save as save_tensors
 from concise_rl.errors import UserError
 from concise_rl.methods.history import History
 
-FORMAT = 1
+FORMAT = 2
 STATE_FILE = "concise_state.json"
 ARRAYS_FILE = "concise_state.safetensors"
 MANIFEST_FILE = "concise_manifest.json"

@@ -129,6 +129,7 @@ class RowsTrainer(ResumableTrainer):
             cut_off,
             truncated=self.teaching.truncated,
             deadline_seconds=self.verify_deadline_seconds,
+            think_end=self.vocabulary.think_end,
         )
         judged = [dataclasses.replace(r, verdict=v) for r, v in zip(rollouts, verdicts, strict=True)]
         samples = [Sample(row, prompt_ids[b], messages[b], judged[b], cut_off[b]) for b, row in enumerate(rows)]

@@ -30,6 +30,18 @@ SHELVES: dict[str, dict[str, str]] = {
         "leash": "Leash",
         "arlcp": "Arlcp",
         "gr3": "Gr3",
+        "toggle": "Toggle",
+        "dast": "Dast",
+        "top_lambda": "TopLambda",
+        "deep_compress": "DeepCompress",
+        "smart_thinker": "SmartThinker",
+        "discount": "Discount",
+        "dr_saf": "DrSaf",
+        "triangle": "Triangle",
+        "acoer": "Acoer",
+        "group_length": "GroupLength",
+        "effort": "Effort",
+        "jet": "Jet",
     },
     "advantage": {
         "group_relative": "GroupRelative",
@@ -65,6 +77,9 @@ SHELVES: dict[str, dict[str, str]] = {
     "sampler": {},
     "edit": {
         "l1_prompt": "L1Prompt",
+        "budget_prompt": "BudgetPrompt",
+        "effort": "PromptEffort",
+        "self_label": "SelfLabel",
     },
 }
 """Kind of component to name to class; the class is in `concise_rl.methods.<folder of the kind>.<name>`."""

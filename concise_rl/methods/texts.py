@@ -34,6 +34,28 @@ def count_reflections(text: str) -> int:
     return len(_REFLECTION.findall(text))
 
 
+THINK_END = "</think>"
+
+_DIFFICULTY = re.compile(r"\bdifficulty:\s*[\[*`]*(easy|hard|cfrb|pfrb)\b", re.IGNORECASE)
+_EASY = {"easy", "cfrb"}
+
+
+def thought_of(text: str, think_end: str = THINK_END) -> str:
+    """What stands before the first `think_end`; the whole text where there is none."""
+    return text.split(think_end, 1)[0]
+
+
+def difficulty_label(text: str, think_end: str = THINK_END) -> float:
+    """What a completion calls its problem: 1 easy, -1 hard, 0 nothing.
+
+    The first `Difficulty: easy` or `Difficulty: hard` of the thought decides. Upper and lower case are alike, brackets,
+    stars and backticks before the word are skipped, and CFRB (easy) and PFRB (hard), the words of DR. SAF's own prompt,
+    count too.
+    """
+    found = _DIFFICULTY.search(thought_of(text, think_end))
+    return 0.0 if found is None else 1.0 if found[1].lower() in _EASY else -1.0
+
+
 def necessary_share(text: str, reference: str) -> float:
     """How much of a thought was needed: its share up to the end of the first chunk that holds the right answer.
 

@@ -11,7 +11,9 @@ import torch
 
 from concise_rl.assets import TINY
 from concise_rl.data import Prompt, check_references
+from concise_rl.data.templates import check_template
 from concise_rl.errors import DataError, UserError
+from concise_rl.model.kernels_from_hub import refuse_kernels
 from concise_rl.verifiers import Verifier, verify_many
 
 EMBEDDED = {"embedded:tiny": str(TINY)}
@@ -30,7 +32,7 @@ def load_tokenizer(spec: Any) -> Any:
     """The tokenizer of `model.path`, with a pad token.
 
     Raises:
-        UserError: there is none, or it has no EOS token.
+        UserError: there is none, it has no EOS token, or its chat template goes beyond the bounds of time or memory.
     """
     from transformers import AutoTokenizer
 
@@ -42,6 +44,7 @@ def load_tokenizer(spec: Any) -> Any:
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    check_template(tokenizer)
     return tokenizer
 
 
@@ -131,6 +134,8 @@ def _from_pretrained(loader: Any, spec: Any, needed: Mapping[str, Sequence[str]]
         path, options["gguf_file"] = package_file(path)  # weights and tokenizer in one
     else:
         check_folder(path, needed)
+        if needed is WEIGHT_FILES:
+            refuse_kernels(path, spec)
     try:
         return loader.from_pretrained(path, revision=spec.revision, trust_remote_code=spec.trust_remote_code, **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:

@@ -38,6 +38,7 @@ def sample_tokens(
     pad_token_id: int,
     top_p: float = 1.0,
     top_k: int = 0,
+    min_p: float = 0.0,
     generator: torch.Generator | None = None,
     seeds: Sequence[int] | None = None,
     batch_rows: int | None = None,
@@ -45,9 +46,10 @@ def sample_tokens(
 ) -> list[list[int]]:
     """Sample one completion for each prompt; each ends with an EOS token or has `max_new_tokens` tokens.
 
-    The next token is drawn from softmax(logits / temperature), cut to the `top_k` likeliest tokens and then to the
-    fewest of those that hold `top_p` of the probability. No other setting of the model's generation config applies: no
-    repetition penalty, no banned tokens. The model samples in evaluation mode and gets its modes back afterwards.
+    The next token is drawn from softmax(logits / temperature), cut to the `top_k` likeliest tokens, to the fewest of
+    those that hold `top_p` of the probability, and to those with `min_p` of the likeliest one's or more. No other
+    setting of the model's generation config applies: no repetition penalty, no banned tokens. The model samples in
+    evaluation mode and gets its modes back afterwards.
 
     Args:
         model: a transformers causal LM, not wrapped. One whose cache is not a plain `DynamicCache` (sliding windows,
@@ -56,6 +58,7 @@ def sample_tokens(
         temperature: 0 is greedy.
         top_p: in (0, 1]; 1 keeps all.
         top_k: 0 keeps all.
+        min_p: in [0, 1); 0 keeps all.
         generator: source of one seed a row, on the CPU; the global one when None. The same seed, model, prompts and
             machine give the same tokens.
         seeds: one a row, in place of the generator: a row then samples the same in any list of prompts.
@@ -65,13 +68,13 @@ def sample_tokens(
     Raises:
         UserError: a setting outside its range, an empty prompt, or a prompt with no room for `max_new_tokens`.
     """
-    _check_settings(model, prompt_ids, max_new_tokens, temperature, top_p, top_k, batch_rows)
+    _check_settings(model, prompt_ids, max_new_tokens, temperature, top_p, top_k, min_p, batch_rows)
     if not prompt_ids:
         return []
     if seeds is None:
         seeds = torch.randint(2**62, (len(prompt_ids),), generator=generator).tolist()
     batch_rows = min(batch_rows or len(prompt_ids), len(prompt_ids))
-    settings = _Settings(max_new_tokens, temperature, top_p, top_k, frozenset(eos_token_ids), pad_token_id)
+    settings = _Settings(max_new_tokens, temperature, top_p, top_k, min_p, frozenset(eos_token_ids), pad_token_id)
     with evaluating(model):
         sample = _sample_with_cache if supports_plain_cache(model) else _sample_with_generate
         return sample(model, prompt_ids, seeds, settings, batch_rows, on_finished or (lambda row, tokens: None))
@@ -95,6 +98,7 @@ class _Settings:
     temperature: float
     top_p: float
     top_k: int
+    min_p: float
     eos_token_ids: frozenset[int]
     pad_token_id: int
 
@@ -106,6 +110,7 @@ def _check_settings(
     temperature: float,
     top_p: float,
     top_k: int,
+    min_p: float,
     batch_rows: int | None,
 ) -> None:
     if max_new_tokens < 1:
@@ -116,6 +121,8 @@ def _check_settings(
         raise UserError(f"top_p={top_p}: give a share of the probability in (0, 1]; 1 keeps every token")
     if top_k < 0:
         raise UserError(f"top_k={top_k}: give a number of tokens; 0 keeps every token")
+    if not 0 <= min_p < 1:
+        raise UserError(f"min_p={min_p}: give a share of the likeliest token's in [0, 1); 0 keeps every token")
     if batch_rows is not None and batch_rows < 1:
         raise UserError(f"batch_rows={batch_rows}: at least one row samples at a time")
     for row, ids in enumerate(prompt_ids):
@@ -189,7 +196,9 @@ class _Live:
         """The next token of each row, (R,)."""
         uniform_R = self.uniforms_RM.gather(1, self.drawn_R[:, None]).squeeze(1)
         self.drawn_R = (self.drawn_R + 1).clamp(max=settings.max_new_tokens - 1)
-        return pick_tokens(self.logits_RV, uniform_R, settings.temperature, settings.top_p, settings.top_k)
+        return pick_tokens(
+            self.logits_RV, uniform_R, settings.temperature, settings.top_p, settings.top_k, settings.min_p
+        )
 
     def advance(self, model: Any, tokens_R: Tensor) -> None:
         """Feed the tokens drawn: one column more of cache, new logits."""
@@ -251,7 +260,9 @@ def left_pad(rows: Sequence[Sequence[int]], pad_token_id: int, device: torch.dev
     return ids.to(device), mask.to(device)
 
 
-def pick_tokens(logits_RV: Tensor, uniform_R: Tensor, temperature: float, top_p: float, top_k: int) -> Tensor:
+def pick_tokens(
+    logits_RV: Tensor, uniform_R: Tensor, temperature: float, top_p: float, top_k: int, min_p: float = 0.0
+) -> Tensor:
     """One token a row by inverting the distribution function at `uniform_R` in [0, 1); greedy at temperature 0."""
     if temperature == 0:
         return logits_RV.argmax(dim=-1)
@@ -263,6 +274,8 @@ def pick_tokens(logits_RV: Tensor, uniform_R: Tensor, temperature: float, top_p:
             probs_RV, order_RV = probs_RV[:, :top_k], order_RV[:, :top_k]
         before_RV = probs_RV.cumsum(dim=-1) - probs_RV
         probs_RV = probs_RV.masked_fill(before_RV >= top_p * probs_RV.sum(dim=-1, keepdim=True), 0.0)
+    if min_p > 0:
+        probs_RV = probs_RV.masked_fill(probs_RV < min_p * probs_RV.amax(dim=-1, keepdim=True), 0.0)
     cumulative_RV = probs_RV.double().cumsum(dim=-1)
     total_R1 = cumulative_RV[:, -1:]
     # The product may round up to the total, which lies behind the last token that has any probability.
@@ -321,6 +334,7 @@ def _sample_with_generate(
             "temperature": settings.temperature,
             "top_p": settings.top_p,
             "top_k": settings.top_k,
+            "min_p": settings.min_p or None,
         }
     config = GenerationConfig(
         max_new_tokens=settings.max_new_tokens,

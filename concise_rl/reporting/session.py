@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from concise_rl.evaluation import Evaluation, difference
+from concise_rl.reporting.evaluations import sampling_line
 from concise_rl.reporting.html import write_report
 from concise_rl.reporting.plots import plot_training
 from concise_rl.reporting.progress import Progress
@@ -128,6 +129,8 @@ class Session:
         )
         if columns:
             self.console.print()
+            if line := sampling_line((after or before or Evaluation([])).settings):
+                self.console.print(f"before and after: {line}", markup=False, soft_wrap=True)
             self.console.print(summary_table(columns, change))
         if change is not None:
             self.console.print(pairs_view(pick_pairs(pairs)))

@@ -175,7 +175,7 @@ def test_state_files_that_cannot_be_used_are_refused_with_a_remedy(tmp_path: Pat
     text, tensors = state.read_text(), arrays_file.read_bytes()
     for path, content, reason in (
         (state, text.replace('"mu": 0.5', '"mu": 0.6').encode(), "does not match its checksum"),
-        (state, text.replace('"format": 1', '"format": 2').encode(), "its format is 2, this concise_rl reads format 1"),
+        (state, text.replace('"format": 2', '"format": 1').encode(), "its format is 1, this concise_rl reads format 2"),
         (state, b"", "not the JSON"),
         (arrays_file, tensors[:-1], "does not match its checksum"),
         (arrays_file, tensors[:-1] + bytes([tensors[-1] ^ 1]), "does not match its checksum"),

@@ -109,7 +109,7 @@ def test_a_run_moves_from_one_rank_to_two_and_back(tmp_path):
         steps[name] = {line["step"]: line for line in json.loads((out / "steps.json").read_text())}
         last = out / "checkpoint-6"
         weights[name] = load_file(last / "model.safetensors")
-        states[name] = checkpoint.load_state(last)[0]["shaper"]
+        states[name] = checkpoint.load_state(last)[0]["shaper.hapo"]
         rates = [line["learning_rate"] for line in json.loads((last / "trainer_state.json").read_text())["log_history"]]
         assert rates == pytest.approx([1e-4 * (6 - step) / 6 for step in range(6)])
     assert [list(steps[name]) for name in steps] == [[1, 2, 3, 4, 5, 6], [3, 4, 5, 6], [5, 6]]

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from concise_rl.methods.texts import REFLECTION_WORDS, count_reflections, necessary_share
+from concise_rl.methods.texts import (
+    REFLECTION_WORDS,
+    count_reflections,
+    difficulty_label,
+    necessary_share,
+    thought_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +36,30 @@ def test_reflection_words(text, n):
 def test_every_word_counts_once():
     assert len(REFLECTION_WORDS) == 13
     assert all(count_reflections(f"so {word}, 7") == 1 for word in REFLECTION_WORDS)
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("Difficulty: easy\n4</think>4", 1),
+        ("difficulty:  **Hard**\n...", -1),
+        ("Difficulty: [CFRB] ...", 1),
+        ("Difficulty: PFRB", -1),
+        ("Difficulty: hard. No, Difficulty: easy", -1),
+        ("so</think>Difficulty: easy", 0),
+        ("this is easy", 0),
+        ("Difficulty: easygoing", 0),
+        ("", 0),
+    ],
+)
+def test_labels(text, label):
+    assert difficulty_label(text) == label
+
+
+def test_another_end_of_thought():
+    assert difficulty_label("so</t>Difficulty: easy", think_end="</t>") == 0
+    assert thought_of("so</t>4") == "so</t>4"
+    assert thought_of("so</think>4</think>") == "so"
 
 
 @pytest.mark.parametrize(
