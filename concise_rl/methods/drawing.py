@@ -29,8 +29,14 @@ def least_drawn(
 ) -> list[int]:
     """Up to `n` of the candidates, those that came least often first and at random among equals: epochs, whoever
     joins or leaves."""
-    order = rng.sample(candidates, len(candidates))
-    return sorted(order, key=lambda index: times.get(prompts[index].id, 0))[:n]
+    by_times: dict[int, list[int]] = {}
+    for index in candidates:
+        by_times.setdefault(times.get(prompts[index].id, 0), []).append(index)
+    drawn: list[int] = []
+    for drawn_before in sorted(by_times):
+        equals = by_times[drawn_before]
+        drawn += rng.sample(equals, min(n - len(drawn), len(equals)))
+    return drawn
 
 
 def count_draws(times: dict[str, int], batch: RolloutBatch) -> dict[str, int]:

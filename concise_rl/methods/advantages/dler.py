@@ -68,6 +68,6 @@ class Dler(Advantage):
         weights_N = batch.lengths if self.variant is Variant.code else torch.ones_like(batch.lengths)
         credit_N = standardised(centred_N, torch.where(batch.counts, weights_N, 0), epsilon=1e-8, inside=True)
         boosted_N = batch.counts & (value >= RIGHT) & (~batch.truncated | self.boost_truncated)
-        credit_N = zero_where_out(batch, credit_N + self.boost * boosted_N)
+        credit_N = zero_where_out(batch, credit_N + self.boost * boosted_N.to(torch.float64))
         share = float(boosted_N.sum()) / max(int(batch.counts.sum()), 1)
         return Out(credit_N, {"dler/boosted_frac": share})

@@ -44,7 +44,8 @@ class E2h(Curriculum):
     `pmin` true is 1 / D, false is 0. Levels are the distinct values of a dataset column in ascending order. In a level
     prompts go round in one seeded order, and a pointer says how far, so none comes twice before all came once. A level
     whose prompts are all used in the step draws no more; where only levels of chance 0 have prompts left, the one next
-    to the likeliest level does. t is the step before the batch, held at T.
+    to the likeliest level does. t is the step before the batch, held at T
+    (one after that of the last batch, so it lags where a generation is trained on in several steps).
 
     State: `t`, and each level's pointer. The released code saves neither.
 
