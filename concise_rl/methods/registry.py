@@ -44,7 +44,10 @@ SHELVES: dict[str, dict[str, str]] = {
         "zero_variance": "DropZeroVariance",
     },
     "curriculum": {},
-    "sampler": {},
+    "sampler": {
+        "thinking_budget": "ThinkingBudget",
+        "forced_interruption": "ForcedInterruption",
+    },
     "edit": {
         "l1_prompt": "L1Prompt",
     },
