@@ -21,6 +21,7 @@ from concise_rl.commands import config as configuration
 from concise_rl.commands.entry import through_hydra
 from concise_rl.engine import checkpoint
 from concise_rl.errors import UserError
+from concise_rl.methods.schedules import out_of_reach
 from concise_rl.options import Action, Guard
 
 EXIT_PREEMPTED = 75
@@ -41,7 +42,8 @@ def main() -> None:
 def run(config: DictConfig) -> None:
     """Evaluate, train, evaluate again, and write what came of it into the run folder."""
     # What can be refused without a model is refused before one is loaded.
-    configuration.method_of(config)
+    schedules = configuration.method_of(config).schedules
+    unseen = out_of_reach(schedules, configuration.steps_of(config)) if schedules else []
     configuration.teaching_of(config)
     verifier = configuration.verifier_of(config)
     source = configuration.to_object(config.data, "data")
@@ -76,6 +78,8 @@ def run(config: DictConfig) -> None:
         rollouts_every=config.run.rollouts_every,
         tracking=config.tracking,
     )
+    for sentence in unseen:
+        session.warn(sentence)
     start = find_checkpoint(folder, config.resume, session.warn)
 
     def evaluation(name: str, evaluated: Any, *, stored: bool) -> Any:

@@ -39,3 +39,13 @@ def test_closed_thoughts_count_and_train_what_was_sampled(make_trainer, monkeypa
     assert not any("So" in text for n, text in enumerate(record.completions) if n not in closed)
     assert masks[0] == record.batch.lengths.tolist()
     assert record.batch.lengths.max() <= 48
+
+
+def test_the_limits_of_a_run_follow_its_stages(make_trainer):
+    trainer, seen = make_trainer("method=length_stages", "trainer.max_completion_length={stages: [[0, 40], [1, 12]]}")
+    trainer.train()
+    assert [set(record.batch.limits.tolist()) for record in seen.records] == [{40}, {12}]
+    assert [int(record.batch.lengths.max()) for record in seen.records] == [40, 12]
+    cut = seen.records[1].batch.truncated
+    assert bool(cut.any()), "what does not fit is cut off"
+    assert not seen.records[1].batch.correct[cut].any()
