@@ -110,6 +110,10 @@ class Generate(Protocol):
         """The tokens of a text that is put into the model's mouth; a tag of the vocabulary is its special token."""
         ...
 
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of tokens, tags included."""
+        ...
+
 
 class Finish(str, Enum):
     """How a completion came to its end.

@@ -106,14 +106,15 @@ class EvaluationNode:
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
-    max_new_tokens: int | None = "${trainer.max_completion_length}"  # type: ignore[assignment]
+    max_new_tokens: int | None = "${longest_completion:}"  # type: ignore[assignment]
     chat_template_kwargs: dict[str, Any] | None = "${trainer.chat_template_kwargs}"  # type: ignore[assignment]
     split: str = "test"
     seed: int = 1234
 
 
 def register() -> None:
-    """Tell Hydra's ConfigStore every schema."""
+    """Tell Hydra's ConfigStore every schema, and OmegaConf the limit that an evaluation takes over."""
+    OmegaConf.register_new_resolver("longest_completion", longest_completion, replace=True)
     store = ConfigStore.instance()
     schemas: dict[str, Any] = {
         kind: {name: _defaults(cls) for name, cls in components(kind).items()} for kind in SHELVES
@@ -300,7 +301,7 @@ def trainer_fields(config: DictConfig) -> dict[str, Any]:
     fields = plain(config.trainer)
     for name in SCHEDULED:
         if is_schedule(fields.get(name)):
-            values = [schedule_of(f"trainer.{name}", fields[name])(step) for step in range(_steps(fields))]
+            values = [schedule_of(f"trainer.{name}", fields[name])(step) for step in range(steps_of(config))]
             fields[name] = int(max(values)) if name == "max_completion_length" else values[0]
     known = {f.name for f in dataclasses.fields(ConciseConfig)}
     for name in fields:
@@ -316,11 +317,21 @@ def trainer_fields(config: DictConfig) -> dict[str, Any]:
     return {str(name): value for name, value in fields.items()}
 
 
-def _steps(fields: Mapping[str, Any]) -> int:
-    """Optimizer steps of the run that a schedule of the trainer is asked for."""
-    steps = fields.get("max_steps")
+def longest_completion(*, _root_: DictConfig) -> int:
+    """`trainer.max_completion_length`; of a schedule the largest value that the run comes to."""
+    limit = _root_.trainer.max_completion_length
+    return trainer_fields(_root_)["max_completion_length"] if OmegaConf.is_dict(limit) else limit
+
+
+def steps_of(config: DictConfig) -> int:
+    """Optimizer steps of a run with a schedule.
+
+    Raises:
+        UserError: the run is given in epochs.
+    """
+    steps = config.trainer.get("max_steps")
     if not isinstance(steps, int) or steps < 1:
-        raise UserError("a schedule of trainer.* needs trainer.max_steps: set the number of steps")
+        raise UserError("a schedule needs the number of steps: set trainer.max_steps")
     return steps
 
 

@@ -30,6 +30,7 @@ from concise_rl.engine.run_lock import run_lock
 from concise_rl.engine.settings import check_settings, experiment, flat
 from concise_rl.engine.stopping import Stopped, StopSignals
 from concise_rl.methods.method import Method
+from concise_rl.methods.schedules import out_of_reach
 from concise_rl.options import Action, Guard
 
 EXIT_PREEMPTED = 75
@@ -64,6 +65,7 @@ def run(config: DictConfig) -> None:
     """Evaluate, train, evaluate again, and write what came of it into the run folder."""
     # What can be refused without a model is refused before one is loaded.
     method = configuration.method_of(config)
+    unreached(config, method)
     configuration.teaching_of(config)
     configuration.verifier_of(config)
     configuration.to_object(config.data, "data")
@@ -117,7 +119,18 @@ def run_locked(config: DictConfig, args: Any, folder: Path, method: Method, sign
         rollouts_every=config.run.rollouts_every,
         tracking=config.tracking,
     )
+    for sentence in unreached(config, method):
+        session.warn(sentence)
     train_and_evaluate(config, args, session, begin(config, folder, session), method, signals)
+
+
+def unreached(config: DictConfig, method: Method) -> list[str]:
+    """What of the method's schedules this run does not come to, for people.
+
+    Raises:
+        UserError: a schedule would never move, or the run's steps are not known.
+    """
+    return out_of_reach(method.schedules, configuration.steps_of(config)) if method.schedules else []
 
 
 def leave_stopped(signals: StopSignals, folder: Path, saved: str = "ended at once") -> NoReturn:

@@ -107,6 +107,7 @@ class ConciseTrainer(RowsTrainer):
         )
         self.vocabulary.check(method.needs)
         if method.sampler:
+            method.sampler.check(self.vocabulary, group_size=self.num_generations, limit=self.max_completion_length)
             self.rollout_func = self._roll_out
         check_window(self.args)
 

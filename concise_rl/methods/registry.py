@@ -74,7 +74,10 @@ SHELVES: dict[str, dict[str, str]] = {
         "pools": "Pools",
         "t1": "T1",
     },
-    "sampler": {},
+    "sampler": {
+        "thinking_budget": "ThinkingBudget",
+        "forced_interruption": "ForcedInterruption",
+    },
     "edit": {
         "l1_prompt": "L1Prompt",
         "budget_prompt": "BudgetPrompt",

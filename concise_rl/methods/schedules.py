@@ -30,6 +30,10 @@ class Linear:
     def __post_init__(self) -> None:
         _at_least_one("linear.steps", self.steps)
 
+    @property
+    def turns(self) -> tuple[int, ...]:
+        return (self.steps - 1,)
+
     def __call__(self, step: int) -> float:
         return self.start + (self.end - self.start) * min(1.0, step / self.steps)
 
@@ -47,6 +51,10 @@ class CosineRamp:
 
     def __post_init__(self) -> None:
         _at_least_one("cosine.steps", self.steps)
+
+    @property
+    def turns(self) -> tuple[int, ...]:
+        return (self.steps - 1,)
 
     def __call__(self, step: int) -> float:
         return self.end + (self.start - self.end) * (1 + math.cos(math.pi * min(1.0, step / self.steps))) / 2
@@ -66,10 +74,16 @@ class Exponential:
     every: int = 100
     minimum: float = 0.0
 
+    stair: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         _at_least_one("exponential.every", self.every)
         if not self.factor > 0:
             raise UserError(f"exponential.factor={self.factor}: must be positive")
+
+    @property
+    def turns(self) -> tuple[int, ...]:
+        return (self.every,)
 
     def __call__(self, step: int) -> float:
         return max(self.minimum, self.start * self.factor ** (step // self.every))
@@ -97,6 +111,10 @@ class CosineLimit:
                 f"cosine_limit.minimum={self.minimum}, maximum={self.maximum}: need 1 <= minimum <= maximum"
             )
 
+    @property
+    def turns(self) -> tuple[int, ...]:
+        return (self.period // 2,)
+
     def __call__(self, step: int) -> float:
         middle, swing = (self.maximum + self.minimum) / 2, (self.maximum - self.minimum) / 2
         # A cosine that is 0 in exact arithmetic comes out as 1e-16 of a token below a whole number.
@@ -115,12 +133,18 @@ class Stages:
 
     stages: Sequence[Sequence[float]]
 
+    stair: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         if not self.stages or any(len(stage) != 2 for stage in self.stages):
             raise UserError(f"stages={self.stages!r}: give [[0, value], [start, value], ...]")
         starts = [start for start, _ in self.stages]
         if starts[0] != 0 or sorted(set(starts)) != starts:
             raise UserError(f"stages={self.stages!r}: the first stage starts at 0 and starts rise")
+
+    @property
+    def turns(self) -> tuple[int, ...]:
+        return tuple(int(start) for start, _ in self.stages[1:])
 
     def __call__(self, step: int) -> float:
         return [value for start, value in self.stages if start <= step][-1]
@@ -158,6 +182,31 @@ def schedule_of(field: str, value: Mapping[str, Any]) -> Schedule:
         return SCHEDULES[name](**{str(key): item for key, item in arguments.items() if item is not None})
     except TypeError as error:
         raise UserError(f"{field}={{{name}: ...}}: {_reason(error)}") from error
+
+
+def out_of_reach(schedules: Mapping[str, Schedule], steps: int) -> list[str]:
+    """What a run of so many steps will not see of its schedules, a sentence each.
+
+    `turns` of a schedule are the steps that show where it leads; a `stair` stands still before the first of them.
+
+    Raises:
+        UserError: a stair whose second stage the run never reaches: the run would be one without a schedule.
+    """
+    told = []
+    for name, schedule in schedules.items():
+        turns: tuple[int, ...] = getattr(schedule, "turns", ())
+        missed = [turn for turn in turns if turn >= steps]
+        if missed and missed[0] == turns[0] and getattr(schedule, "stair", False):
+            raise UserError(
+                f"{name} stays {schedule(0):g} up to step {turns[0]}, and trainer.max_steps={steps} ends before: train "
+                "longer, or let the second stage start earlier"
+            )
+        if missed:
+            told.append(
+                f"{name} leads to {schedule(missed[-1]):g} at step {missed[-1]}, but trainer.max_steps={steps} ends at "
+                f"{schedule(steps - 1):g}: train longer, or shorten the schedule to see it whole"
+            )
+    return told
 
 
 def _reason(error: TypeError) -> str:
