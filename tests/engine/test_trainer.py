@@ -9,7 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from concise_rl.commands.config import compose, method_names
-from concise_rl.commands.train import warn_of_idle_history
+from concise_rl.commands.guarded import warn_of_idle_history
 from concise_rl.engine.trainer import ConciseTrainer
 from concise_rl.errors import UserError
 from concise_rl.methods.history import History
