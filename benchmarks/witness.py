@@ -12,7 +12,7 @@ from torch import Tensor
 
 from concise_rl.batch import RolloutBatch
 from concise_rl.engine import checkpoint
-from concise_rl.methods.shapers import Shaped
+from concise_rl.methods import Out
 from concise_rl.reporting.run_log import StoredStep, read_rollouts
 
 
@@ -26,7 +26,7 @@ class Witness:
         return []
 
     def __call__(self, batch: RolloutBatch, reward: Tensor, state: list[str]) -> tuple[Shaped, list[str]]:
-        return Shaped(reward), [*state, digest(batch)]
+        return Out(reward), [*state, digest(batch)]
 
 
 def digest(batch: RolloutBatch) -> str:

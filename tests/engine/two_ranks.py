@@ -15,7 +15,8 @@ import torch
 from accelerate import PartialState
 
 from concise_rl.commands.config import compose, guard_of, trainer_fields
-from concise_rl.commands.train import build_trainer, watch
+from concise_rl.commands.guarded import watch
+from concise_rl.commands.train import build_trainer
 from concise_rl.engine import checkpoint
 from concise_rl.engine.stopping import StopSignals
 from concise_rl.engine.trainer import ConciseConfig, ConciseTrainer
