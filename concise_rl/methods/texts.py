@@ -67,7 +67,7 @@ def necessary_share(text: str, reference: str) -> float:
 
         necessary_share("<think>2+3=5, wait, 5</think>5", "5")        # 14 of 21 characters
     """
-    thought = text.partition("</think>")[0]
+    thought = thought_of(text)
     right = re.search(rf"(?<![\w.]){re.escape(reference)}(?!\w|\.\d)", thought) if reference else None
     if right is None:
         return 0.0
