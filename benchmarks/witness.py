@@ -12,26 +12,24 @@ from torch import Tensor
 
 from concise_rl.batch import RolloutBatch
 from concise_rl.engine import checkpoint
-from concise_rl.methods import Out
+from concise_rl.methods import Out, Shaper
 from concise_rl.reporting.run_log import StoredStep, read_rollouts
 
 
 @dataclass
-class Witness:
+class Witness(Shaper):
     """The reward as it came; the state is one digest a generation, in the order in which they were consumed."""
-
-    needs: frozenset[str] = frozenset()
 
     def init(self) -> list[str]:
         return []
 
-    def __call__(self, batch: RolloutBatch, reward: Tensor, state: list[str]) -> tuple[Shaped, list[str]]:
-        return Out(reward), [*state, digest(batch)]
+    def __call__(self, batch: RolloutBatch, value: Tensor, state: list[str]) -> tuple[Out, list[str]]:
+        return Out(value), [*state, digest(batch)]
 
 
 def digest(batch: RolloutBatch) -> str:
     """A generation as a short text: its step, its prompts, and each row's length and verdict."""
-    rows = [batch.step, list(batch.prompt_ids), batch.lengths.tolist(), batch.correct.tolist()]
+    rows = [batch.step, list(batch.prompt_keys), batch.lengths.tolist(), batch.correct.tolist()]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
 
