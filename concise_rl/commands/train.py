@@ -52,7 +52,7 @@ def run(config: DictConfig) -> None:
 
     from concise_rl.engine.trainer import ConciseConfig
     from concise_rl.model.loading import check_policy
-    from concise_rl.ranks import first_decides, rank_is_lost
+    from concise_rl.ranks import first_decides
 
     quiet_libraries()
     check_policy(config.model, config.peft)
@@ -71,10 +71,6 @@ def run(config: DictConfig) -> None:
             run_locked(config, args, folder, needs, signals)
         except Stopped:
             leave_stopped(signals, folder)
-        except RuntimeError as error:
-            if signals.received is None or not rank_is_lost(error):
-                raise
-            sys.exit(EXIT_PREEMPTED)  # the other ranks were asked to end too, and were faster
 
 
 def run_locked(config: DictConfig, args: Any, folder: Path, needs: frozenset[str], signals: StopSignals) -> None:
