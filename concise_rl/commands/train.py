@@ -57,7 +57,7 @@ def run(config: DictConfig) -> None:
 
     from concise_rl.engine.trainer import ConciseConfig
     from concise_rl.model.loading import check_policy
-    from concise_rl.ranks import first_decides, rank_is_lost
+    from concise_rl.ranks import first_decides
 
     quiet_libraries()
     check_policy(config.model, config.peft)
@@ -75,10 +75,6 @@ def run(config: DictConfig) -> None:
             run_locked(config, args, folder, method, signals)
         except Stopped:
             leave_stopped(signals, folder)
-        except RuntimeError as error:
-            if signals.received is None or not rank_is_lost(error):
-                raise
-            sys.exit(EXIT_PREEMPTED)  # the other ranks were asked to end too, and were faster
 
 
 def run_locked(config: DictConfig, args: Any, folder: Path, method: Method, signals: StopSignals) -> None:
@@ -118,11 +114,10 @@ def leave_stopped(signals: StopSignals, folder: Path, saved: str = "ended at onc
     from concise_rl.ranks import rank
 
     if rank()[0] == 0:
-        try:
-            newest = checkpoint.newest_complete(folder, lambda _: None)
-        except checkpoint.CheckpointError:
-            newest = None
-        step = f"step {checkpoint.step_of(newest)}" if newest else "step 0, as nothing is saved yet"
+        # By sizes alone: whoever sent the signal does not wait for checksums of large weights.
+        saves = [folder / f"checkpoint-{step}" for step in checkpoint.steps(folder)]
+        whole = [found for found in saves if checkpoint.verify(found, contents=False) is None]
+        step = f"step {checkpoint.step_of(whole[-1])}" if whole else "step 0, as nothing is saved yet"
         sys.stderr.write(f"{signals.received or 'SIGTERM'}: {saved}; resume=auto goes on from {step}\n")
     sys.exit(EXIT_PREEMPTED)
 

@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
+from queue import SimpleQueue
 from typing import ClassVar, NamedTuple
 
 from concise_rl.errors import UserError
@@ -138,6 +139,9 @@ class _Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )
+        self._outbox: SimpleQueue[object] = SimpleQueue()
+        self._postman = threading.Thread(target=self._post, daemon=True, name="verifier-postman")
+        self._postman.start()
         self.jobs: deque[int] = deque()
         self.due = 0.0
         self.verifier = b""
@@ -155,14 +159,22 @@ class _Worker:
         self._send((terms.deadline_seconds, terms.think_end, [pairs[job] for job in jobs]))
 
     def _send(self, message: object) -> None:
+        """Leave it to a thread: a worker that is stopped takes nothing in, and nobody here must wait for it."""
+        self._outbox.put(message)
+
+    def _post(self) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a dead worker shows when it is read
-            self.connection.send(message)
+            while (message := self._outbox.get()) is not None:
+                self.connection.send(message)
 
     def end(self) -> int:
         """Kill the process if it lives, and give its exit code."""
         self.process.kill()
+        code = self.process.wait()
+        self._outbox.put(None)
+        self._postman.join()  # the pipe is broken by now; closed before, its number could be another file's
         self.connection.close()
-        return self.process.wait()
+        return code
 
 
 class _Pool:
