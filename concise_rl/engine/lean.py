@@ -222,6 +222,7 @@ class LeanTrainer(ForwardTrainer):
         if bonus is not None:
             kept = bonus != 0
             found |= {"bonus_entropy": (entropy * kept).sum(), "bonus_tokens": kept.sum().float()}
+            found["policy_loss"] = loss.detach() + coefficient * (bonus * entropy).sum()
         return loss, found | {"entropy": (entropy * mask).sum(), "scored_tokens": mask.sum().float()}
 
     # -- logs, and what is steered by them ----------------------------------------------------------------------------
@@ -236,6 +237,9 @@ class LeanTrainer(ForwardTrainer):
             del found["entropy"]
         if "bonus_tokens" in found:
             self._steer_entropy(found.pop("bonus_entropy"), found.pop("bonus_tokens"))
+            # A part of the step's; what is logged is the mean over the parts.
+            parts = self.current_gradient_accumulation_steps if self._mode == "train" else 1
+            self._metrics[self._mode]["policy_loss"].append(found.pop("policy_loss") * parts)
         for name, value in found.items():
             self._metrics[self._mode][name].append(value / max(scored if name == "entropy" else tokens, 1.0))
 

@@ -120,6 +120,20 @@ def test_an_adaptive_bonus_moves_with_the_entropy_of_the_whole_step(make_trainer
     assert trainer.entropy_coef == trainer._entropy_coefficient() == pytest.approx(0.10)
 
 
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_the_loss_without_its_bonus_is_logged(make_trainer, pieces):
+    trainer = prepared(make_trainer, "trainer.entropy_coef=0.3")
+    inputs = rollouts(trainer)
+    trainer.args.gradient_accumulation_steps = trainer.current_gradient_accumulation_steps = pieces
+    split = [{name: v if v.ndim == 0 else v[piece::pieces] for name, v in inputs.items()} for piece in range(pieces)]
+    loss = float(lean(trainer, split)[0])
+    logged = trainer._metrics["train"]
+    tokens = [float(part["completion_mask"].sum()) for part in split]
+    mean = sum(h * n for h, n in zip(logged["entropy"], tokens, strict=True)) / sum(tokens)
+    assert len(logged["policy_loss"]) == pieces
+    assert sum(logged["policy_loss"]) / pieces == pytest.approx(loss + 0.3 * mean, rel=1e-4)
+
+
 @pytest.mark.parametrize("loss_type", sorted(LOSS_TYPES))
 def test_the_loss_of_an_evaluation_is_trls(make_trainer, loss_type):
     trainer = prepared(make_trainer, f"trainer.loss_type={loss_type}", *EXTRA.get(loss_type, []))
