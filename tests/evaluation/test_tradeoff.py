@@ -25,7 +25,7 @@ def answered(prompts, write) -> list[EvaluationRow]:
         question = prompt.messages[0]["content"]
         text = write(question)
         verdict = Exact()(text, prompt.reference)
-        tokens = s.tokens(text)
+        tokens = max(1, s.tokens(text))
         rows.append(
             EvaluationRow(prompt.id, 0, question, prompt.reference, text, tokens, None, False, verdict, prompt.columns)
         )
