@@ -30,6 +30,7 @@ SHELVES: dict[str, dict[str, str]] = {
         "leash": "Leash",
         "arlcp": "Arlcp",
         "gr3": "Gr3",
+        "exits": "Exits",
     },
     "advantage": {
         "group_relative": "GroupRelative",
@@ -47,6 +48,7 @@ SHELVES: dict[str, dict[str, str]] = {
     "sampler": {
         "thinking_budget": "ThinkingBudget",
         "forced_interruption": "ForcedInterruption",
+        "exits": "EarlyExits",
     },
     "edit": {
         "l1_prompt": "L1Prompt",
