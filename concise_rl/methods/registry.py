@@ -39,6 +39,7 @@ SHELVES: dict[str, dict[str, str]] = {
         "difficulty_weighted": "DifficultyWeighted",
         "sign_safe": "SignSafe",
         "lead": "LeadCredit",
+        "brpo": "Brpo",
     },
     "filter": {
         "untruncated": "Untruncated",
@@ -49,6 +50,7 @@ SHELVES: dict[str, dict[str, str]] = {
         "thinking_budget": "ThinkingBudget",
         "forced_interruption": "ForcedInterruption",
         "exits": "EarlyExits",
+        "brpo": "BudgetedSummaries",
     },
     "edit": {
         "l1_prompt": "L1Prompt",

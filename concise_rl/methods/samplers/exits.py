@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from concise_rl.errors import UserError
 from concise_rl.methods.contracts import Sampler
-from concise_rl.methods.samplers.drafts import Draft, check_tag, closing_tokens, drafts_of, go_on
+from concise_rl.methods.samplers.drafts import Draft, check_tag, closing_tokens, drafts_of, go_on, once
 from concise_rl.rollouts import Finish, Generate, LocalRollout, PolicyPrompt, TokenVocabulary
 
 
@@ -69,8 +69,3 @@ class EarlyExits(Sampler):
         *starts, last = [0, *cuts]
         rows = [d.row(Finish.forced, trained=once(d, start)) for d, start in zip(answered, starts, strict=True)]
         return [*rows, chain.row(trained=once(chain, last))]
-
-
-def once(draft: Draft, start: int) -> tuple[bool, ...]:
-    """The sampled tokens from `start` on."""
-    return tuple(own and n >= start for n, own in enumerate(draft.sampled))
