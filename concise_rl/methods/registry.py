@@ -40,6 +40,7 @@ SHELVES: dict[str, dict[str, str]] = {
         "sign_safe": "SignSafe",
         "lead": "LeadCredit",
         "brpo": "Brpo",
+        "adaptthink": "AdaptThink",
     },
     "filter": {
         "untruncated": "Untruncated",
@@ -51,6 +52,7 @@ SHELVES: dict[str, dict[str, str]] = {
         "forced_interruption": "ForcedInterruption",
         "exits": "EarlyExits",
         "brpo": "BudgetedSummaries",
+        "adaptthink": "ForcedStarts",
     },
     "edit": {
         "l1_prompt": "L1Prompt",
