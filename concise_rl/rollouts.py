@@ -146,6 +146,8 @@ class LocalRollout:
         sampled: (len(token_ids),) bool, the tokens that the policy chose, neither forced nor of a tool; None: all.
         trained: (len(token_ids),) bool, the tokens that enter the loss; None: those that were sampled. A prefix that
             several rows share is trained in one of them.
+        drawn: place to log-probability of a trained token that the sampler drew itself, such as which way a row
+            begins; the loss takes it as the old log-probability. A sampler that draws says `needs` logprobs.
         finish: how it ended; None: as its last token says.
         sampler_logprobs: of its tokens under the engine that sampled them, 0 where nothing was sampled; or None.
         costs: what it cost besides tokens (`context_tokens`, `turns`).
@@ -163,6 +165,7 @@ class LocalRollout:
     reference: str = ""
     sampled: Sequence[bool] | None = None
     trained: Sequence[bool] | None = None
+    drawn: Mapping[int, float] = field(default_factory=dict)
     finish: Finish | None = None
     sampler_logprobs: Sequence[float] | None = None
     costs: Mapping[str, float] = field(default_factory=dict)

@@ -153,7 +153,7 @@ class ConciseTrainer(RowsTrainer):
         if wants_signals:
             logprobs = self._score(output)[0]
             if training:
-                output["old_per_token_logps"] = logprobs
+                output["old_per_token_logps"] = self._with_drawn(logprobs)
         hand.awaiting = False
 
         collected = self._collect(group_size)
@@ -173,6 +173,14 @@ class ConciseTrainer(RowsTrainer):
                 )
         assert self.generation.signals is not None
         return self.generation.signals
+
+    def _with_drawn(self, logprobs: Tensor) -> Tensor:
+        """Old log-probs, (B, T), with those of the tokens that the method's sampler drew itself in their places."""
+        logprobs = logprobs.clone()
+        for b, sample in enumerate(self.generation.samples):
+            for place, logprob in sample.rollout.drawn.items():
+                logprobs[b, place] = logprob
+        return logprobs
 
     def _collect(self, group_size: int) -> Collected:
         local = [s.rollout for s in self.generation.samples]

@@ -42,6 +42,7 @@ SHELVES: dict[str, dict[str, str]] = {
         "group_length": "GroupLength",
         "effort": "Effort",
         "jet": "Jet",
+        "exits": "Exits",
     },
     "advantage": {
         "group_relative": "GroupRelative",
@@ -59,6 +60,8 @@ SHELVES: dict[str, dict[str, str]] = {
         "max_rl": "MaxRl",
         "gdpo": "Gdpo",
         "vector_cost": "VectorCost",
+        "brpo": "Brpo",
+        "adaptthink": "AdaptThink",
     },
     "filter": {
         "untruncated": "Untruncated",
@@ -77,6 +80,9 @@ SHELVES: dict[str, dict[str, str]] = {
     "sampler": {
         "thinking_budget": "ThinkingBudget",
         "forced_interruption": "ForcedInterruption",
+        "exits": "EarlyExits",
+        "brpo": "BudgetedSummaries",
+        "adaptthink": "ForcedStarts",
     },
     "edit": {
         "l1_prompt": "L1Prompt",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from concise_rl.errors import UserError
@@ -49,3 +51,25 @@ def test_the_limits_of_a_run_follow_its_stages(make_trainer):
     cut = seen.records[1].batch.truncated
     assert bool(cut.any()), "what does not fit is cut off"
     assert not seen.records[1].batch.correct[cut].any()
+
+
+def test_the_first_token_of_adaptthink_is_trained_against_its_draw(make_trainer, monkeypatch):
+    trainer, _ = make_trainer(
+        "method=adaptthink", "sampler.adaptthink.think_start='<think>'", "sampler.adaptthink.share=0.25",
+        "trainer.max_steps=1",
+    )  # fmt: skip
+    written = []
+    write = trainer._write
+
+    def keep(output, *rest):
+        write(output, *rest)
+        written.append({name: output[name].clone() for name in ("old_per_token_logps", "tool_mask", "completion_ids")})
+
+    monkeypatch.setattr(trainer, "_write", keep)
+    trainer.train()
+    (output,) = written
+    first = output["old_per_token_logps"][:, 0].tolist()
+    assert first == pytest.approx([math.log(0.25), *[math.log(0.75)] * 3] * 4)
+    assert output["tool_mask"][:, 0].tolist() == [1] * 16
+    end = trainer.vocabulary.think_end_id
+    assert (output["completion_ids"][:, 0] == end).tolist() == [True, False, False, False] * 4

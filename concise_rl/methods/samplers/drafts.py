@@ -167,6 +167,11 @@ def boundary(draft: Draft, start: int, generate: Generate) -> int:
     return len(ids)
 
 
+def once(draft: Draft, start: int) -> tuple[bool, ...]:
+    """What a row trains of tokens that several rows begin with: those from `start` on that were sampled."""
+    return tuple(own and n >= start for n, own in enumerate(draft.sampled))
+
+
 def closing_tokens(generate: Generate, words: str, answer_start: str) -> tuple[int, ...]:
     """`words`, the model's own think-end token, and the beginning of the answer."""
     end = generate.vocabulary.think_end_id
