@@ -178,7 +178,9 @@ def train_and_evaluate(
             before = evaluation("before", model, stored=start.folder is not None)
     held = [model]
     del model
-    first_decides(lambda: folders.begin_steps(folder, start.folder, train, session.progress.message))
+    # What `auto` skipped is damaged, and stays to be looked at.
+    named = None if config.resume == "auto" else start.folder
+    first_decides(lambda: folders.begin_steps(folder, named, train, session.progress.message))
     with session.training(configuration.resolved(config), step=start.step):
         trainer, preempted = train_guarded(
             args, configuration.guard_of(config), load, build, held, session, start, signals
