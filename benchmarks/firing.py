@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from concise_rl.methods.advantages.base import check_credit
-from concise_rl.methods.shapers.base import check_reward
 
 from benchmarks.hostile import CLICK, GOLD, NAMES, Hostile
 from benchmarks.leaks import page_faults, terminal
@@ -26,9 +24,10 @@ from concise_rl.engine.collect import collect
 from concise_rl.evaluation import Evaluation, EvaluationRow
 from concise_rl.evaluation.judge import repetition
 from concise_rl.evaluation.yap import yap_summary
-from concise_rl.methods.advantages import ADVANTAGES, Canon, DifficultyWeighted, GroupRelative, LeaveOneOut, SignSafe
+from concise_rl.methods.contracts import check_value
 from concise_rl.methods.metrics import step_metrics
-from concise_rl.methods.shapers import SHAPERS, Cosine, Dars, Hapo, KimiLength, Overlong, Pear, Plain
+from concise_rl.methods.registry import component, components
+from concise_rl.methods.statistics import zero_where_out
 from concise_rl.reporting.compare import compare
 from concise_rl.reporting.html import write_report
 from concise_rl.reporting.run_log import RunLog
@@ -45,42 +44,26 @@ GRACE_SECONDS = 2.0
 TOKEN_LIMIT = 2048
 """Sampling stops here, so no row of a batch is longer; verifiers and pages get the whole text."""
 
-SIGNALS = frozenset({"think_entropy", "answer_entropy", "mean_entropy", "entropies", "logprobs", "columns.difficulty"})
+
+def links(kind: str) -> dict[str, Any]:
+    """Every component of a kind as it is by default, and those with other curves or variants besides."""
+    more = {"shaper": SHAPERS, "advantage": ADVANTAGES}[kind]
+    found = {name: cls() for name, cls in components(kind).items()}
+    return found | {f"{name} {fields}": component(kind, name)(**fields) for name, fields in more}
 
 
-def shapers() -> dict[str, Any]:
-    """Every shaper, those with curves or variants more than once."""
-    return {
-        "plain": Plain(),
-        "hapo": Hapo(),
-        "hapo linear mean": Hapo(kind="linear", history="mean"),
-        "hapo code": Hapo(variant="code"),
-        "pear": Pear(format_reward=0.1),
-        "kimi_length": KimiLength(weight=0.7, warmup_steps=2),
-        "cosine": Cosine(max_length=TOKEN_LIMIT, repetition_weight=0.5),
-        "cosine code": Cosine(max_length=TOKEN_LIMIT, repetition_weight=0.5, variant="code"),
-        "overlong": Overlong(max_length=TOKEN_LIMIT),
-        "dars": Dars(),
-    }
+SHAPERS: list[tuple[str, dict[str, Any]]] = [
+    ("hapo", {"kind": "linear", "history": "mean"}),
+    ("hapo", {"variant": "code"}),
+    ("kimi_length", {"weight": 0.7, "warmup_steps": 2}),
+    ("cosine", {"repetition_weight": 0.5}),
+]
+ADVANTAGES: list[tuple[str, dict[str, Any]]] = [
+    ("group_relative", {"scale": "batch"}),
+    ("canon", {"metric": "entropy", "schedule": "first_intra_later_inter"}),
+    ("difficulty_weighted", {"kind": "linear", "column": "difficulty", "minimum": 0.0, "maximum": 6.0}),
+]
 
-
-def advantages() -> dict[str, Any]:
-    """Every advantage."""
-    column = {"kind": "linear", "column": "difficulty", "minimum": 0.0, "maximum": 6.0}
-    return {
-        "group_relative": GroupRelative(),
-        "group_relative batch": GroupRelative(scale="batch"),
-        "leave_one_out": LeaveOneOut(),
-        "canon length": Canon(mu=0.7),
-        "canon entropy": Canon(metric="entropy", schedule="first_intra_later_inter"),
-        "difficulty_weighted": DifficultyWeighted(),
-        "difficulty_weighted column": DifficultyWeighted(**column),
-        "sign_safe": SignSafe(),
-    }
-
-
-assert {type(shaper) for shaper in shapers().values()} == set(SHAPERS.values()), "a shaper is not under fire"
-assert {type(advantage) for advantage in advantages().values()} == set(ADVANTAGES.values())
 assert GOLD.keys() == VERIFIERS.keys()
 
 
@@ -144,10 +127,13 @@ class Range:
             frozenset({self.tokenizer.eos_token_id}), self.tokenizer.convert_tokens_to_ids("</think>")
         )
         self.verifiers = {name: kind() for name, kind in VERIFIERS.items()}
-        self.shapers, self.advantages = shapers(), advantages()
+        self.shapers, self.advantages = links("shaper"), links("advantage")
+        self.needs = frozenset().union(*(c.needs for c in [*self.shapers.values(), *self.advantages.values()]))
         # Once a process, ROUGE brings half a scientific library: no text's time.
         verify_many(self.verifiers["json_action"], [(CLICK, GOLD["json_action"][0])])
-        self.states = {name: {key: s.init() for key, s in self.shapers.items()} for name in VERIFIERS}
+        self.states = {
+            name: {key: c.init() for key, c in [*self.shapers.items(), *self.advantages.items()]} for name in VERIFIERS
+        }
 
     def step(self, number: int, texts: Sequence[str], source: Hostile, log: RunLog) -> list[tuple[str, Verdict, list]]:
         """One batch: tokens, verdicts of every verifier, shaping, credit, and its line in rollouts.jsonl.
@@ -208,33 +194,35 @@ class Range:
         noise = np.random.default_rng(draw.randrange(2**32))
         local = [
             LocalRollout(
-                prompt_id=ids[n // GROUP_SIZE],
+                prompt_key=ids[n // GROUP_SIZE],
                 prompt=ids[n // GROUP_SIZE],
                 token_ids=row,
                 completion=text,
                 verdict=verdict,
-                columns={"difficulty": 6.0 * (n // GROUP_SIZE) / len(ids)},
+                columns={need.removeprefix("columns."): 6.0 * (n // GROUP_SIZE) / len(ids) for need in self.needs},
+                limit=TOKEN_LIMIT,
+                parts={need.removeprefix("parts."): float(draw.random() < 0.5) for need in self.needs},
                 entropies=noise.exponential(0.3, len(row)).astype(np.float32),
                 logprobs=-noise.exponential(0.3, len(row)).astype(np.float32),
             )
             for n, (text, row, verdict) in enumerate(zip(texts, tokens, verdicts, strict=True))
         ]
-        batch, prompts, completions = collect(
-            local, group_size=GROUP_SIZE, step=number, vocabulary=self.vocabulary, needs=SIGNALS, repetition_ngram=10
+        collected = collect(
+            local, group_size=GROUP_SIZE, step=number, vocabulary=self.vocabulary, needs=self.needs, repetition_ngram=10
         )
+        batch, states = collected.batch, self.states[name]
         for shaper_name, shaper in self.shapers.items():
-            shaped, self.states[name][shaper_name] = shaper(batch, batch.task_reward, self.states[name][shaper_name])
-            check_reward(shaper, batch, shaped.reward)
-            self.tally.finite(shaper_name, shaped.metrics.values())
+            out, states[shaper_name] = shaper(batch, batch.task_reward, states[shaper_name])
+            reward = check_value(shaper, batch, out)
+            self.tally.finite(shaper_name, out.metrics.values())
             for advantage_name, advantage in self.advantages.items():
-                credit = advantage(batch, shaped.reward)
-                check_credit(advantage, batch, credit)
-                self.tally.finite(f"{shaper_name}, {advantage_name}", credit.flatten().tolist())
-                if bool(credit[~batch.scorable].any()):
-                    self.tally.failures.append(f"{advantage_name}: credit for a row without a verdict")
-        metrics = step_metrics(batch, shaped.reward, credit)
+                where = f"{shaper_name}, {advantage_name}"
+                out, states[advantage_name] = advantage(batch, reward, states[advantage_name])
+                credit = zero_where_out(batch, check_value(advantage, batch, out))
+                self.tally.finite(where, [*credit.flatten().tolist(), *out.metrics.values()])
+        metrics = step_metrics(batch, reward, credit)
         self.tally.finite("step_metrics", metrics.values())
-        return StepRecord(batch, shaped.reward, credit, prompts, completions, metrics)
+        return StepRecord(batch, reward, credit, collected.prompts, collected.completions, metrics, collected.finishes)
 
     def pages(self, folder: Path, judged: Sequence[tuple[str, Verdict, list]], source: Hostile) -> None:
         """Two evaluations of the same problems, stored, read, summarised, compared, reported, and shown."""

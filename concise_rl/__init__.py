@@ -1,25 +1,81 @@
 """Reinforcement learning that trains reasoning models to think no longer than they need.
 
-`RolloutBatch` is one step as data; `ConciseTrainer` trains. Both are imported on first use, so that
-`import concise_rl` and `concise-rl --help` stay fast.
+What a user's script needs is here; everything is imported on first use, so that `import concise_rl` and
+`concise-rl --help` stay fast. Every component of a method is in `concise_rl.methods`.
 """
 
 from __future__ import annotations
 
+import importlib
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from concise_rl.batch import RolloutBatch
-    from concise_rl.engine.trainer import ConciseTrainer
+    from concise_rl.data import Prompt, check_references, content_key
+    from concise_rl.engine.trainer import ConciseConfig, ConciseTrainer, training_dataset
+    from concise_rl.errors import UserError
+    from concise_rl.evaluation import Evaluation, evaluate, replay
+    from concise_rl.methods import load_method, method_names
+    from concise_rl.methods.contracts import Advantage, Curriculum, Edit, Filter, Out, Sampler, Shaper
+    from concise_rl.methods.history import History
+    from concise_rl.methods.method import Method, Result
+    from concise_rl.verifiers import Verdict
 
-__all__ = ["ConciseTrainer", "RolloutBatch"]
+_HOME = {
+    "concise_rl.batch": ("RolloutBatch",),
+    "concise_rl.data": ("Prompt", "check_references", "content_key"),
+    "concise_rl.engine.trainer": ("ConciseConfig", "ConciseTrainer", "training_dataset"),
+    "concise_rl.errors": ("UserError",),
+    "concise_rl.evaluation": ("Evaluation", "evaluate", "replay"),
+    "concise_rl.methods.contracts": ("Advantage", "Curriculum", "Edit", "Filter", "Out", "Sampler", "Shaper"),
+    "concise_rl.methods.history": ("History",),
+    "concise_rl.methods.method": ("Method", "Result"),
+    "concise_rl.methods.recipes": ("load_method", "method_names"),
+    "concise_rl.verifiers": ("Verdict",),
+}
 
-_HOME = {"ConciseTrainer": "concise_rl.engine.trainer", "RolloutBatch": "concise_rl.batch"}
+__all__ = [
+    "Advantage",
+    "ConciseConfig",
+    "ConciseTrainer",
+    "Curriculum",
+    "Edit",
+    "Evaluation",
+    "Filter",
+    "History",
+    "Method",
+    "Out",
+    "Prompt",
+    "Result",
+    "RolloutBatch",
+    "Sampler",
+    "Shaper",
+    "UserError",
+    "Verdict",
+    "__version__",
+    "check_references",
+    "content_key",
+    "evaluate",
+    "load_method",
+    "method_names",
+    "replay",
+    "training_dataset",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'concise_rl' has no attribute {name!r}")
-    import importlib
+    if name == "__version__":
+        try:
+            return version("concise-rl")
+        except PackageNotFoundError:  # a checkout that is not installed
+            return "unknown"
+    for home, names in _HOME.items():
+        if name in names:
+            return getattr(importlib.import_module(home), name)
+    from concise_rl.methods.registry import home_of
 
-    return getattr(importlib.import_module(_HOME[name]), name)
+    found = home_of(name)
+    if found is None:
+        raise AttributeError(f"module 'concise_rl' has no attribute {name!r}")
+    return getattr(importlib.import_module(found), name)

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from concise_rl.errors import printable, show_printable_tracebacks
+
 HELP = """\
 concise-rl: train reasoning models to think no longer than they need
 
@@ -58,13 +60,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stderr.write(f"error: there is no command {command!r}; {hint}\n")
         sys.exit(2)
     sys.argv = [f"concise-rl {command}", *rest]
+    show_printable_tracebacks()
     try:
         COMMANDS[command](rest)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("CONCISE_RL_TRACEBACK"):
             raise
-        from concise_rl.reporting.summary import printable  # a file or a server may have put anything into it
-
+        # A file or a server may have put anything into it.
         sys.stderr.write(f"error: {printable(' '.join(str(error).split()))}\n")
         sys.exit(2)
 
@@ -113,20 +118,22 @@ def replay(arguments: Sequence[str]) -> None:
 
 
 def methods(arguments: Sequence[str]) -> None:
-    """The built-in methods: what each shapes, and the question its recipe asks."""
+    """The built-in methods: what each is made of, and the question its recipe asks; one of them with its fields."""
     parser = argparse.ArgumentParser(prog="concise-rl methods", description=methods.__doc__)
+    parser.add_argument("name", nargs="?", help="show this method's components and fields")
     parser.add_argument("--markdown", action="store_true", help="the table of the README")
     parser.add_argument("--results", type=Path, help="docs/results/methods.json: adds what was measured")
     options = parser.parse_args(arguments)
 
     import json
 
-    from concise_rl.commands import config
-    from concise_rl.methods.recipes import RECIPES, method_names
-    from concise_rl.reporting.methods_table import method_entry, methods_markdown, show_methods
+    from concise_rl.methods import method_names
+    from concise_rl.reporting.methods_table import method_entry, methods_markdown, show_method, show_methods
 
-    names = method_names()
-    entries = [method_entry(RECIPES / "method" / f"{name}.yaml", config.compose([f"method={name}"])) for name in names]
+    if options.name:
+        show_method(method_entry(options.name))
+        return
+    entries = [method_entry(name) for name in method_names()]
     if not options.markdown:
         show_methods(entries)
         return
@@ -150,7 +157,6 @@ def compare(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
 
     from concise_rl.reporting.compare import compare as compare_paths
-    from concise_rl.reporting.summary import printable
 
     written = compare_paths(options.paths, options.out, options.baseline)
     for name, benchmark, sentence in written.sentences:
@@ -199,7 +205,7 @@ def plan(arguments: Sequence[str]) -> None:
 
     from concise_rl import planning
 
-    request = planning.Request.of(arguments)
+    request = planning.PlanRequest.of(arguments)
     print(planning.describe(request.plan(), request.title, request.price), end="")
 
 

@@ -110,6 +110,10 @@ class Generate(Protocol):
         """The tokens of a text that is put into the model's mouth; a tag of the vocabulary is its special token."""
         ...
 
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of tokens, tags included."""
+        ...
+
 
 class Finish(str, Enum):
     """How a completion came to its end.
@@ -138,9 +142,12 @@ class LocalRollout:
         verdict: the verifier's; None before it was judged.
         columns: dataset columns of its prompt, and what an edit wrote.
         limit: the most tokens that it was allowed to sample; None: as many as it has.
+        reference: what the verifier compared with; empty before it was judged.
         sampled: (len(token_ids),) bool, the tokens that the policy chose, neither forced nor of a tool; None: all.
         trained: (len(token_ids),) bool, the tokens that enter the loss; None: those that were sampled. A prefix that
             several rows share is trained in one of them.
+        drawn: place to log-probability of a trained token that the sampler drew itself, such as which way a row
+            begins; the loss takes it as the old log-probability. A sampler that draws says `needs` logprobs.
         finish: how it ended; None: as its last token says.
         sampler_logprobs: of its tokens under the engine that sampled them, 0 where nothing was sampled; or None.
         costs: what it cost besides tokens (`context_tokens`, `turns`).
@@ -155,8 +162,10 @@ class LocalRollout:
     verdict: Verdict | None
     columns: Mapping[str, Any]
     limit: int | None = None
+    reference: str = ""
     sampled: Sequence[bool] | None = None
     trained: Sequence[bool] | None = None
+    drawn: Mapping[int, float] = field(default_factory=dict)
     finish: Finish | None = None
     sampler_logprobs: Sequence[float] | None = None
     costs: Mapping[str, float] = field(default_factory=dict)

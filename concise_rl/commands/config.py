@@ -71,6 +71,7 @@ class Model:
         dtype: weights' type, `auto` or a torch dtype name.
         think_end: the tag that ends the thinking phase.
         threads: OpenMP threads of this process on CPU; 0 leaves torch's choice.
+        merge_adapter: where `path` is a LoRA adapter, add it to its base's weights and go on from those.
     """
 
     name: str = "???"
@@ -81,16 +82,21 @@ class Model:
     trust_remote_code: bool = False
     think_end: str = "</think>"
     threads: int = 0
+    merge_adapter: bool = False
 
 
 @dataclass
 class EvaluationNode:
-    """The evaluation before and after training.
+    """An evaluation: of a run before and after training, and of `concise-rl eval`.
+
+    A model recipe holds its maker's recommended sampling; recipes of data, and the command line, come after it.
 
     Attributes:
         problems: how many of the test split, evenly spread; 0 skips the evaluation, null takes all.
         samples: completions a problem.
+        temperature, top_p, top_k, min_p: see `concise_rl.evaluation.backends.Sampling`.
         max_new_tokens: token limit of a completion.
+        chat_template_kwargs: further arguments of the model's chat template, such as `{enable_thinking: false}`.
         split: of the data source.
     """
 
@@ -98,13 +104,17 @@ class EvaluationNode:
     samples: int = 1
     temperature: float = 1.0
     top_p: float = 1.0
-    max_new_tokens: int = "${trainer.max_completion_length}"  # type: ignore[assignment]
+    top_k: int = 0
+    min_p: float = 0.0
+    max_new_tokens: int | None = "${longest_completion:}"  # type: ignore[assignment]
+    chat_template_kwargs: dict[str, Any] | None = "${trainer.chat_template_kwargs}"  # type: ignore[assignment]
     split: str = "test"
     seed: int = 1234
 
 
 def register() -> None:
-    """Tell Hydra's ConfigStore every schema."""
+    """Tell Hydra's ConfigStore every schema, and OmegaConf the limit that an evaluation takes over."""
+    OmegaConf.register_new_resolver("longest_completion", longest_completion, replace=True)
     store = ConfigStore.instance()
     schemas: dict[str, Any] = {
         kind: {name: _defaults(cls) for name, cls in components(kind).items()} for kind in SHELVES
@@ -157,7 +167,8 @@ def _defaults(component: type) -> dict[str, Any]:
         value = f.default.value if isinstance(f.default, Enum) else f.default
         return list(value) if isinstance(value, tuple) else value
 
-    return {f.name: default(f) for f in dataclasses.fields(component)}
+    # A tokenizer is an object, which no recipe can name.
+    return {f.name: default(f) for f in dataclasses.fields(component) if f.init and f.name != "tokenizer"}
 
 
 def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
@@ -198,8 +209,10 @@ def explain(error: Exception) -> str:
     return one_line(cause)
 
 
-OPEN = re.compile(r"trainer\.|(data\.config|benchmark\.config|backend\.engine)[.=]")
-"""Overrides of what others define: fields of TRL's GRPOConfig, of a reasoning-gym task, of vLLM's engine."""
+OPEN = re.compile(
+    r"trainer\.|(data\.config|benchmark\.config|backend\.engine|backend\.extra_body|evaluation\.chat_template_kwargs)[.=]"
+)
+"""Overrides of what others define: fields of TRL's GRPOConfig, of a reasoning-gym task, of a template or a server."""
 
 
 def open_foreign(overrides: Sequence[str]) -> list[str]:
@@ -288,7 +301,7 @@ def trainer_fields(config: DictConfig) -> dict[str, Any]:
     fields = plain(config.trainer)
     for name in SCHEDULED:
         if is_schedule(fields.get(name)):
-            values = [schedule_of(f"trainer.{name}", fields[name])(step) for step in range(_steps(fields))]
+            values = [schedule_of(f"trainer.{name}", fields[name])(step) for step in range(steps_of(config))]
             fields[name] = int(max(values)) if name == "max_completion_length" else values[0]
     known = {f.name for f in dataclasses.fields(ConciseConfig)}
     for name in fields:
@@ -304,11 +317,21 @@ def trainer_fields(config: DictConfig) -> dict[str, Any]:
     return {str(name): value for name, value in fields.items()}
 
 
-def _steps(fields: Mapping[str, Any]) -> int:
-    """Optimizer steps of the run that a schedule of the trainer is asked for."""
-    steps = fields.get("max_steps")
+def longest_completion(*, _root_: DictConfig) -> int:
+    """`trainer.max_completion_length`; of a schedule the largest value that the run comes to."""
+    limit = _root_.trainer.max_completion_length
+    return trainer_fields(_root_)["max_completion_length"] if OmegaConf.is_dict(limit) else limit
+
+
+def steps_of(config: DictConfig) -> int:
+    """Optimizer steps of a run with a schedule.
+
+    Raises:
+        UserError: the run is given in epochs.
+    """
+    steps = config.trainer.get("max_steps")
     if not isinstance(steps, int) or steps < 1:
-        raise UserError("a schedule of trainer.* needs trainer.max_steps: set the number of steps")
+        raise UserError("a schedule needs the number of steps: set trainer.max_steps")
     return steps
 
 

@@ -43,6 +43,10 @@ class DealtGenerate:
             ids += self.tokenizer(piece, add_special_tokens=False)["input_ids"] if piece else []
         return tuple(ids)
 
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of tokens, tags included."""
+        return self.tokenizer.decode(list(token_ids))
+
     def _deal(self, requests: Sequence[TokenRequest], limit: int) -> list[Sampled]:
         place, ranks = rank()
         share = -(-len(requests) // ranks)

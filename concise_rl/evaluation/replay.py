@@ -32,7 +32,7 @@ class Replay:
               negative credit, those of all-right groups among them;
             - `credit_length_correlation`: Pearson's, of credit and length over the right rows that count; left out
               where either does not vary.
-        rows: one dict a method and completion, in the order of the steps: `method`, `step`, `prompt_id`, `sample`,
+        rows: one dict a method and completion, in the order of the steps: `method`, `step`, `prompt_key`, `sample`,
             `length`, `correct`, `scorable`, `task_reward`, `shaped_reward`, `credit` (summed where it is a token's).
     """
 
@@ -142,7 +142,7 @@ def _rows(method: str, batch: RolloutBatch, reward: Tensor, credit_N: Tensor) ->
         {
             "method": method,
             "step": batch.step,
-            "prompt_id": batch.prompt_keys[n // batch.group_size],
+            "prompt_key": batch.prompt_keys[n // batch.group_size],
             "sample": n % batch.group_size,
             **dict(zip(columns, row, strict=True)),
         }

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from concise_rl.batch import RolloutBatch
 from concise_rl.data.base import Prompt
-from concise_rl.rollouts import Generate, LocalRollout, PolicyPrompt
+from concise_rl.rollouts import Generate, LocalRollout, PolicyPrompt, TokenVocabulary
 
 State = Any
 
@@ -118,6 +118,13 @@ class Curriculum(Component):
 class Sampler(Component):
     """How the rows of a group come about: plainly, cut, forced, continued."""
 
+    def check(self, vocabulary: TokenVocabulary, *, group_size: int, limit: int) -> None:
+        """Refuse, before the first step, what the tokenizer, the group size or the token limit cannot give.
+
+        Raises:
+            UserError: names the field, its value and the remedy.
+        """
+
     def __call__(
         self, prompts: Sequence[PolicyPrompt], group_size: int, generate: Generate, rng: random.Random
     ) -> list[LocalRollout]:
@@ -141,14 +148,14 @@ class Schedule(Protocol):
     def __call__(self, step: int) -> float: ...
 
 
-Rows = list[dict[str, Any]]
-"""Rows for supervised tuning, as TRL's trainers take them."""
+TuningRows = list[dict[str, Any]]
+"""TuningRows for supervised tuning, as TRL's trainers take them."""
 
 
 class Selector(Component):
     """Offline: stored samples of some problems to rows for SFT, or to preference pairs."""
 
-    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> Rows:
+    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> TuningRows:
         raise NotImplementedError
 
 

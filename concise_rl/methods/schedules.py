@@ -30,12 +30,16 @@ class Linear:
     def __post_init__(self) -> None:
         _at_least_one("linear.steps", self.steps)
 
+    @property
+    def turns(self) -> tuple[int, ...]:
+        return (self.steps - 1,)
+
     def __call__(self, step: int) -> float:
         return self.start + (self.end - self.start) * min(1.0, step / self.steps)
 
 
 @dataclass
-class Cosine:
+class CosineRamp:
     """From `start` to `end` along half a cosine over `steps` steps, then `end`.
 
     v(t) = end + (start - end) * (1 + cos(pi * min(1, t / steps))) / 2
@@ -48,6 +52,10 @@ class Cosine:
     def __post_init__(self) -> None:
         _at_least_one("cosine.steps", self.steps)
 
+    @property
+    def turns(self) -> tuple[int, ...]:
+        return (self.steps - 1,)
+
     def __call__(self, step: int) -> float:
         return self.end + (self.start - self.end) * (1 + math.cos(math.pi * min(1.0, step / self.steps))) / 2
 
@@ -56,18 +64,26 @@ class Cosine:
 class Exponential:
     """Multiplied by `factor` every `every` steps: the budget of Train Long, Think Short (arXiv 2508.08940).
 
-    v(t) = max(minimum, start * factor ** floor(t / every))
+        v(t) = max(minimum, start * factor ** floor(t / every))
+
+    The defaults are the paper's, but for its minimum of 1.
     """
 
-    start: float
-    factor: float
-    every: int
+    start: float = 256.0
+    factor: float = 0.7
+    every: int = 100
     minimum: float = 0.0
+
+    stair: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _at_least_one("exponential.every", self.every)
         if not self.factor > 0:
             raise UserError(f"exponential.factor={self.factor}: must be positive")
+
+    @property
+    def turns(self) -> tuple[int, ...]:
+        return (self.every,)
 
     def __call__(self, step: int) -> float:
         return max(self.minimum, self.start * self.factor ** (step // self.every))
@@ -95,6 +111,10 @@ class CosineLimit:
                 f"cosine_limit.minimum={self.minimum}, maximum={self.maximum}: need 1 <= minimum <= maximum"
             )
 
+    @property
+    def turns(self) -> tuple[int, ...]:
+        return (self.period // 2,)
+
     def __call__(self, step: int) -> float:
         middle, swing = (self.maximum + self.minimum) / 2, (self.maximum - self.minimum) / 2
         # A cosine that is 0 in exact arithmetic comes out as 1e-16 of a token below a whole number.
@@ -113,6 +133,8 @@ class Stages:
 
     stages: Sequence[Sequence[float]]
 
+    stair: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         if not self.stages or any(len(stage) != 2 for stage in self.stages):
             raise UserError(f"stages={self.stages!r}: give [[0, value], [start, value], ...]")
@@ -120,13 +142,17 @@ class Stages:
         if starts[0] != 0 or sorted(set(starts)) != starts:
             raise UserError(f"stages={self.stages!r}: the first stage starts at 0 and starts rise")
 
+    @property
+    def turns(self) -> tuple[int, ...]:
+        return tuple(int(start) for start, _ in self.stages[1:])
+
     def __call__(self, step: int) -> float:
         return [value for start, value in self.stages if start <= step][-1]
 
 
 SCHEDULES: dict[str, type] = {
     "linear": Linear,
-    "cosine": Cosine,
+    "cosine": CosineRamp,
     "exponential": Exponential,
     "cosine_limit": CosineLimit,
     "stages": Stages,
@@ -152,9 +178,35 @@ def schedule_of(field: str, value: Mapping[str, Any]) -> Schedule:
         raise UserError(f"{field}: schedule {name!r} is not known{closest(str(name), SCHEDULES)}")
     arguments = fields if isinstance(fields, Mapping) else {"stages": fields}
     try:
-        return SCHEDULES[name](**{str(key): item for key, item in arguments.items()})
+        # None stands where a recipe takes the value from elsewhere in the run: the schedule's own default.
+        return SCHEDULES[name](**{str(key): item for key, item in arguments.items() if item is not None})
     except TypeError as error:
         raise UserError(f"{field}={{{name}: ...}}: {_reason(error)}") from error
+
+
+def out_of_reach(schedules: Mapping[str, Schedule], steps: int) -> list[str]:
+    """What a run of so many steps will not see of its schedules, a sentence each.
+
+    `turns` of a schedule are the steps that show where it leads; a `stair` stands still before the first of them.
+
+    Raises:
+        UserError: a stair whose second stage the run never reaches: the run would be one without a schedule.
+    """
+    told = []
+    for name, schedule in schedules.items():
+        turns: tuple[int, ...] = getattr(schedule, "turns", ())
+        missed = [turn for turn in turns if turn >= steps]
+        if missed and missed[0] == turns[0] and getattr(schedule, "stair", False):
+            raise UserError(
+                f"{name} stays {schedule(0):g} up to step {turns[0]}, and trainer.max_steps={steps} ends before: train "
+                "longer, or let the second stage start earlier"
+            )
+        if missed:
+            told.append(
+                f"{name} leads to {schedule(missed[-1]):g} at step {missed[-1]}, but trainer.max_steps={steps} ends at "
+                f"{schedule(steps - 1):g}: train longer, or shorten the schedule to see it whole"
+            )
+    return told
 
 
 def _reason(error: TypeError) -> str:

@@ -2,66 +2,88 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from enum import Enum
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
+from concise_rl.methods.method import Method
+from concise_rl.methods.recipes import RECIPES, load_method
 from concise_rl.reporting.summary import markdown_table
+
+BASICS = frozenset({"shaper.plain", "advantage.group_relative"})
+"""Components that a table leaves out where a method has others: GRPO's own."""
 
 
 @dataclass(frozen=True)
 class MethodEntry:
-    """One recipe: its name, the question it asks (its header), and the components it names."""
+    """One recipe: its name, the question it asks (its header), and the method that it is."""
 
     name: str
     question: str
-    shapers: str
-    advantage: str
-    loss: str
+    method: Method
+
+    @property
+    def components(self) -> str:
+        """What it is made of besides GRPO, by slot; schedules by the field that they move."""
+        slots = [slot for slot in self.method.components if slot not in BASICS]
+        slots += [f"schedule.{field.removeprefix('trainer.')}" for field in self.method.schedules]
+        return ", ".join(slots or self.method.components)
+
+    @property
+    def loss(self) -> str:
+        return str(self.method.loss.get("loss_type", "bnpo"))
 
 
-def method_entry(recipe: Path, composed: Any) -> MethodEntry:
-    """A recipe's entry, from its header and its composed configuration."""
-    header = [line[1:].strip() for line in recipe.read_text().splitlines() if line.startswith("#")]
+def method_entry(name: str) -> MethodEntry:
+    """A recipe's entry, from its header and its components."""
+    lines = (RECIPES / "method" / f"{name}.yaml").read_text().splitlines()
+    header = [line[1:].strip() for line in lines if line.startswith("#")]
     prose = [line for line in header[1:] if not line.startswith(("concise-rl", "accelerate"))]
     question = " ".join(prose).split(": ", 1)[-1] if prose else ""
-    return MethodEntry(
-        name=recipe.stem,
-        question=question[:1].upper() + question[1:],
-        shapers=", ".join(map(str, composed.method.shapers)),
-        advantage=str(composed.method.advantage),
-        loss=str(composed.trainer.loss_type),
-    )
+    return MethodEntry(name, question[:1].upper() + question[1:], load_method(name))
 
 
-def show_methods(entries: Sequence[MethodEntry]) -> None:
-    """For the terminal."""
-    table = Table(header_style="bold")
-    for heading in ("method", "shapers", "advantage", "loss", "the question it asks"):
-        table.add_column(heading, overflow="fold")
+def show_methods(entries: Sequence[MethodEntry], console: Console | None = None) -> None:
+    """For the terminal, in 80 columns: a line a method, and its question under it."""
+    console = console or Console(highlight=False)
     for entry in entries:
-        table.add_row(entry.name, entry.shapers, entry.advantage, entry.loss, entry.question)
-    Console(highlight=False).print(table)
+        console.print(f"[bold]{entry.name}[/bold]  [dim]{escape(entry.components)}[/dim]")
+        console.print(Padding(escape(entry.question), (0, 0, 0, 2)))
+    console.print("\none of them with its fields: concise-rl methods NAME")
+
+
+def show_method(entry: MethodEntry, console: Console | None = None) -> None:
+    """One method for the terminal: its question, its components with their fields, its loss, and its page."""
+    console = console or Console(highlight=False)
+    console.print(f"[bold]{entry.name}[/bold]: {escape(entry.question)}\n")
+    table = Table("field", "value", header_style="bold")
+    for slot, component in entry.method.components.items():
+        table.add_row(f"[bold]{slot}[/bold]", "")
+        for each in dataclasses.fields(component):  # type: ignore[arg-type]
+            value = entry.method.schedules.get(f"{slot}.{each.name}", getattr(component, each.name))
+            table.add_row(f"  {slot}.{each.name}", escape(str(value.value if isinstance(value, Enum) else value)))
+    for name, schedule in entry.method.schedules.items():
+        if name.startswith("trainer."):
+            table.add_row(name, escape(str(schedule)))
+    for name, value in entry.method.loss.items():
+        table.add_row(f"trainer.{name}", escape(str(value)))
+    console.print(table)
+    console.print(f"run it: concise-rl train method={entry.name}   page: docs/methods/{entry.name}.md")
 
 
 def methods_markdown(entries: Sequence[MethodEntry], results: Sequence[Mapping[str, Any]] = ()) -> str:
     """For the README; with results, each method's change of accuracy and tokens beside it."""
     found = {row["method"]: row for row in results}
-    rows = [
-        ["method", "shapers", "advantage", "loss", "the question it asks", *(["accuracy", "tokens"] if found else [])]
-    ]
+    rows = [["method", "made of", "the question it asks", *(["accuracy", "tokens"] if found else [])]]
     for entry in entries:
-        row = [
-            f"[{entry.name}](docs/methods/{entry.name}.md)",
-            entry.shapers,
-            entry.advantage,
-            entry.loss,
-            entry.question,
-        ]
+        row = [f"[{entry.name}](docs/methods/{entry.name}.md)", entry.components, entry.question]
         if found:
             result = found.get(entry.name)
             row += (

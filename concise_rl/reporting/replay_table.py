@@ -42,7 +42,7 @@ def replay_rows(result: Replay) -> list[dict[str, Any]]:
 
 def show_replay(result: Replay, *, console: Console | None = None) -> None:
     """Print the table of a replay."""
-    rollouts = {(row["step"], row["prompt_id"], row["sample"]) for row in result.rows}
+    rollouts = {(row["step"], row["prompt_key"], row["sample"]) for row in result.rows}
     steps = {step for step, _, _ in rollouts}
     title = f"{len(rollouts)} completions of {len(steps)} steps, shaped again"
     (console or Console(highlight=False)).print(replay_table(replay_rows(result), title=title))

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from concise_rl import minimal
 from concise_rl.batch import RolloutBatch
-from concise_rl.commands.config import compose, shapers_and_advantage, teaching_of
+from concise_rl.commands.config import compose, method_of, teaching_of
 from concise_rl.testbeds import ChainSum
 
 LEAVE_OUT = ("truncated=mask", "zero_variance=drop", "trainer.per_device_train_batch_size=64")
@@ -42,29 +42,29 @@ def test_first_update_is_that_of_the_screen(make_trainer, monkeypatch, method, r
     record = seen.records[0]
 
     composed = compose([*overrides, "trainer.max_completion_length=48"])
-    (shaper, *_), advantage = shapers_and_advantage(composed)
+    own = method_of(composed)
     twin, _ = make_trainer(*overrides)
     model = twin.model
     model.load_state_dict(start)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0)
-    _, reward, credit = minimal.update(
+    result, _ = minimal.update(
         model,
         optimizer,
-        record.batch,
+        record.batch.replace(counts=record.batch.scorable),  # before the rules left rows out
         sampled["prompts"],
         sampled["completions"],
-        shaper,
-        advantage,
-        shaper.init(),
+        own,
+        own.init(),
         teaching_of(composed),
         loss_type=loss_type,
         max_tokens=48,
         epsilon_high=composed.trainer.get("epsilon_high", 0.2),
     )
-    assert_close(reward, record.reward, rtol=0, atol=0)
-    assert_close(credit, record.credit, rtol=0, atol=0)
-    assert credit.abs().sum() > 0, "a group without credit would prove nothing"
+    assert_close(result.reward, record.reward, rtol=0, atol=0)
+    assert_close(result.credit, record.credit, rtol=0, atol=0)
+    assert torch.equal(result.counts, record.batch.counts)
+    assert result.credit.abs().sum() > 0, "a group without credit would prove nothing"
     if rules:
         assert 0 < seen.metrics[0]["left_out_frac"] < 1
     moved = 0.0
@@ -85,4 +85,4 @@ def test_columns_reach_the_batch(make_trainer):
     trainer.train()
     batch: RolloutBatch = seen.records[0].batch
     difficulty_of = {prompt.id: prompt.columns["difficulty"] for prompt in ChainSum().load("train")}
-    assert [difficulty_of[key] for key in batch.prompt_ids] == list(batch.columns["difficulty"])
+    assert [difficulty_of[key] for key in batch.prompt_keys] == list(batch.columns["difficulty"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from concise_rl.engine import groups
-from concise_rl.engine.groups import Row, Sample, draw_rows, refill
+from concise_rl.engine.groups import DatasetRow, Sample, draw_rows, refill
 from concise_rl.options import Teaching
 from concise_rl.reporting.glossary import METRICS
 from concise_rl.rollouts import LocalRollout
@@ -22,16 +22,16 @@ from .scripted import right, scripted, wrong
 G = 3
 
 
-def sampled(row: Row, g: int) -> Sample:
+def sampled(row: DatasetRow, g: int) -> Sample:
     """A prompt named `<pattern>/<n>` is answered as its pattern says, `+` right and `-` wrong; n tokens each."""
-    pattern, tokens = row["prompt_id"].split("/")[:2]
+    pattern, tokens = row["prompt_key"].split("/")[:2]
     correct = pattern[g] == "+"
-    rollout = LocalRollout(row["prompt_id"], "", [1] * int(tokens), "", Verdict.of(correct), {})
-    return Sample(row, [0], "", None, rollout, cut_off=False)
+    rollout = LocalRollout(row["prompt_key"], "", [1] * int(tokens), "", Verdict.of(correct), {})
+    return Sample(row, [0], "", rollout, cut_off=False)
 
 
 def a_step(*prompt_ids: str) -> list[Sample]:
-    return [sampled({"prompt_id": prompt_id}, g) for prompt_id in prompt_ids for g in range(G)]
+    return [sampled({"prompt_key": prompt_id}, g) for prompt_id in prompt_ids for g in range(G)]
 
 
 FIRST = ("+++/5", "++-/6", "---/7", "+-+/8")
@@ -62,7 +62,7 @@ def on_ranks(ranks: int, monkeypatch: pytest.MonkeyPatch, first=FIRST, pool=POOL
 
         def draw(n, used, round_number):
             assert not used & set(left)
-            return [{"prompt_id": left.pop(0)} for _ in range(min(n, len(left)))]
+            return [{"prompt_key": left.pop(0)} for _ in range(min(n, len(left)))]
 
         def sample(rows):
             asked[place].append(len(rows))
@@ -77,8 +77,8 @@ def on_ranks(ranks: int, monkeypatch: pytest.MonkeyPatch, first=FIRST, pool=POOL
         thread.start()
     for thread in threads:
         thread.join(timeout=30)
-    rows = [s.row["prompt_id"] for own, _ in found for s in own]
-    assert [s.rollout.prompt_id for own, _ in found for s in own] == rows
+    rows = [s.row["prompt_key"] for own, _ in found for s in own]
+    assert [s.rollout.prompt_key for own, _ in found for s in own] == rows
     return rows[::G], [cost for _, cost in found], asked
 
 
@@ -129,10 +129,10 @@ def test_any_number_of_ranks_makes_the_same_step(monkeypatch, ranks):
 
 
 def test_a_draw_depends_on_its_seed_alone_and_takes_no_prompt_twice():
-    dataset = [{"prompt_id": f"p{k // 2}"} for k in range(40)]  # every prompt stands twice
+    dataset = [{"prompt_key": f"p{k // 2}"} for k in range(40)]  # every prompt stands twice
     used = {"p3", "p4"}
     rows = draw_rows(dataset, 15, used, [0, 7, 0, 1])
-    ids = [row["prompt_id"] for row in rows]
+    ids = [row["prompt_key"] for row in rows]
     assert len(set(ids)) == 15
     assert not used & set(ids)
     assert rows == draw_rows(dataset, 15, used, [0, 7, 0, 1])
@@ -159,7 +159,7 @@ def test_groups_of_other_prompts_take_the_places(make_trainer):
         stays = [len(prompt) % 2 == 0 for prompt in first.prompts]
         assert not all(stays)
         for p, stay in enumerate(stays):
-            assert (record.batch.prompt_ids[p] == first.batch.prompt_ids[p]) == stay
+            assert (record.batch.prompt_keys[p] == first.batch.prompt_keys[p]) == stay
         assert all(len(prompt) % 2 == 0 for prompt in record.prompts)
         assert record.batch.correct.tolist() == [g != record.batch.step % 4 for g in range(4)] * 4
         assert metrics["refilled_groups_frac"] == stays.count(False) / 4
@@ -171,9 +171,9 @@ def test_groups_of_other_prompts_take_the_places(make_trainer):
     (buffered,) = trainer._buffered_inputs
     lengths = sorted(buffered["completion_mask"].sum(dim=1).tolist())
     assert lengths == sorted(seen.records[-1].batch.lengths.tolist())
-    (history,) = trainer.shaper_state
-    (history_kept,) = kept.shaper_state
-    thrown_away = set(seen_kept.records[0].batch.prompt_ids) - set(seen.records[0].batch.prompt_ids)
+    history = trainer.states["shaper.hapo"]
+    history_kept = kept.states["shaper.hapo"]
+    thrown_away = set(seen_kept.records[0].batch.prompt_keys) - set(seen.records[0].batch.prompt_keys)
     assert (history.lookup(sorted(thrown_away))[1] == 0).all()
     assert (history_kept.lookup(sorted(thrown_away))[1] > 0).all()
 
@@ -218,7 +218,7 @@ def test_a_resumed_run_draws_the_same_prompts(make_trainer):
     resumed, seen_again = make_trainer(*rules)
     resumed.train(resume_from_checkpoint=str(Path(whole.args.output_dir) / "checkpoint-2"))
     record, again = seen.records[2], seen_again.records[0]
-    assert record.batch.prompt_ids == again.batch.prompt_ids
+    assert record.batch.prompt_keys == again.batch.prompt_keys
     assert record.completions == again.completions
     for name, weight in whole.model.state_dict().items():
         assert torch.equal(weight, resumed.model.state_dict()[name]), name

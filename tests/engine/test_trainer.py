@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from concise_rl.commands.config import compose, method_names
-from concise_rl.commands.train import warn_of_idle_history
+from concise_rl.commands.config import compose
+from concise_rl.commands.guarded import warn_of_idle_history
 from concise_rl.engine.trainer import ConciseTrainer
 from concise_rl.errors import UserError
+from concise_rl.methods import Method, Out, Plain, Shaper, method_names
 from concise_rl.methods.history import History
-from concise_rl.methods.shapers import Shaped, StatelessShaper
-from concise_rl.model.loading import load_model, lora
+from concise_rl.model.adapters import lora
+from concise_rl.model.loading import load_model
 
 
 @pytest.mark.parametrize("method", method_names())
@@ -77,12 +79,20 @@ def test_the_pass_for_signals_also_gives_the_old_logprobs_when_updates_lag(make_
 
 def test_entropies_are_those_of_the_sampling_policy(make_trainer):
     trainer, seen = make_trainer("method=canon_entropy", "trainer.max_steps=1")
-    trainer.needs |= {"entropies", "logprobs"}
+
+    class AsksForTokens(Plain):
+        needs = frozenset({"entropies", "logprobs"})
+
+    trainer.method = dataclasses.replace(
+        trainer.method, components={"shaper.asks": AsksForTokens(), **trainer.method.components}
+    )
     policy = load_model(compose([]).model).eval()
     trainer.train()
     record = seen.records[0]
     ids = trainer._tokenizer(record.prompts[0])["input_ids"]
-    said = trainer._completion_ids[0]
+    n = int(record.batch.lengths[0])
+    said = trainer._tokenizer(record.completions[0])["input_ids"]
+    said = [*said, trainer._tokenizer.eos_token_id][:n]
     with torch.no_grad():
         logprobs = policy(input_ids=torch.tensor([[*ids, *said]])).logits[0, len(ids) - 1 : -1].log_softmax(-1)
     entropy = -(logprobs.exp() * logprobs).sum(-1)
@@ -94,23 +104,23 @@ def test_entropies_are_those_of_the_sampling_policy(make_trainer):
 def test_evaluation_does_not_move_the_history(make_trainer):
     trainer, _ = make_trainer("method=hapo", "trainer.max_steps=1")
     trainer.train()
-    (before,) = copy.deepcopy(trainer.shaper_state)
+    before = copy.deepcopy(trainer.states["shaper.hapo"])
     assert isinstance(before, History)
     assert len(before) > 0
     trainer.args.per_device_eval_batch_size = 8
     trainer.num_generations_eval = 4
     trainer.evaluate(eval_dataset=trainer.train_dataset.select(range(4)))
-    assert trainer.shaper_state[0] == before
+    assert trainer.states["shaper.hapo"] == before
 
 
-class Broken(StatelessShaper):
-    def shape(self, batch, reward):
-        return Shaped(reward / 0)
+class Broken(Shaper):
+    def apply(self, batch, value):
+        return Out(value / 0)
 
 
 def test_a_reward_that_is_nan_is_refused_with_its_shaper_and_prompt(make_trainer):
     trainer, _ = make_trainer("method=grpo")
-    trainer.shaper.shapers = [Broken()]
+    trainer.method = Method("broken", {"shaper.Broken": Broken(), **trainer.method.components})
     with pytest.raises(ValueError, match=r"Broken returned reward\[\d+\]=(nan|inf) for prompt [0-9a-f]{16}"):
         trainer.train()
 

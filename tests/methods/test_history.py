@@ -119,12 +119,12 @@ def test_a_copy_goes_its_own_way() -> None:
     assert history != twin
 
 
-@pytest.mark.parametrize("value", [0.0, -3.0, float("nan"), float("inf"), 1e39, 1e-60])
+@pytest.mark.parametrize("value", [-3.0, float("nan"), float("inf"), 1e39])
 @pytest.mark.parametrize("kind", ["min", "mean"])
 def test_a_value_that_cannot_be_kept_is_refused_and_nothing_recorded(kind: str, value: float) -> None:
     history = History.empty().record_min(["a"], [10])
     before = history.copy()
-    with pytest.raises(UserError, match=r"history\.values\[1\].*prompt b.*finite and positive"):
+    with pytest.raises(UserError, match=r"history\.values\[1\].*prompt b.*finite and 0 or more"):
         record(history, kind, [("a", 4.0), ("b", value)])
     assert history == before
 
@@ -132,9 +132,9 @@ def test_a_value_that_cannot_be_kept_is_refused_and_nothing_recorded(kind: str, 
 def test_bad_counts_and_wrong_lengths_are_refused() -> None:
     with pytest.raises(UserError, match=r"history\.counts\[0\]=1\.5 .*whole number"):
         History.empty().record_mean(["a"], [3.0], counts=[1.5])
-    with pytest.raises(UserError, match=r"history\.values has shape \(1,\) for 2 prompt ids"):
+    with pytest.raises(UserError, match=r"history\.values has shape \(1,\) for 2 prompt keys"):
         History.empty().record_min(["a", "b"], [3.0])
-    with pytest.raises(UserError, match=r"history\.values has shape \(2, 1\) for 2 prompt ids"):
+    with pytest.raises(UserError, match=r"history\.values has shape \(2, 1\) for 2 prompt keys"):
         History.empty().record_min(["a", "b"], [[3.0], [4.0]])
 
 
@@ -142,7 +142,7 @@ def test_bad_counts_and_wrong_lengths_are_refused() -> None:
     ("change", "reason"),
     [
         ({"keys": np.array([5, 5], np.uint64)}, "a key twice"),
-        ({"values": np.array([1, np.nan], np.float32)}, "finite and positive"),
+        ({"values": np.array([1, np.nan], np.float32)}, "finite and 0 or more"),
         ({"values": np.array([1, 2], np.float64)}, "values is float64"),
         ({"values": np.array([1], np.float32)}, r"values is float32 of shape \(1,\)"),
         ({"counts": np.array([1, 0], np.uint32)}, "counts at least 1"),

@@ -29,7 +29,7 @@ LIMIT = 64
 
 
 def variants(kind: str, name: str) -> dict[str, object]:
-    """The component as it is by default, with each choice and each switch it has, one at a time, and off its defaults."""
+    """The component as it is by default, and with each choice and each switch that it has, one at a time."""
     cls = component(kind, name)
     found = {name: cls()}
     hints = get_type_hints(cls)
@@ -145,6 +145,11 @@ def state_after(link, *seeds: int):
 
 
 def assert_close(actual: Tensor, expected: Tensor) -> None:
+    if actual.ndim == expected.ndim == 2:  # credit of tokens, as wide as its batch's longest row
+        width = max(actual.shape[1], expected.shape[1])
+        actual, expected = (
+            torch.nn.functional.pad(credit, (0, width - credit.shape[1])) for credit in (actual, expected)
+        )
     # A vectorised cosine may round the last bit of a row otherwise than its scalar tail does.
     torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
 
@@ -390,15 +395,15 @@ def test_what_a_strangers_component_gets_wrong_is_said_by_name():
 
     batch = random_batch(0)
     for answer, words in (
-        (lambda b, v: v, "returned Tensor; a component that is called returns a pair"),
-        (lambda b, v: (v, None), "returned Tensor; it must return"),
+        (lambda b, v: v, "Tensor; a component that is called returns a pair"),
+        (lambda b, v: (v, None), "Tensor; it must return"),
         (lambda b, v: (Out(v[:-1]), None), r"reward of shape \(29,\); it must be \(30,\)"),
         (lambda b, v: (Out(v[:, None]), None), r"reward of shape \(30, 1\); it must be \(30,\)"),
-        (lambda b, v: (Out(v.long()), None), "int64; it must be float64"),
+        (lambda b, v: (Out(v.long()), None), "reward of type torch.int64; it must be float64"),
         (lambda b, v: (Out(v / 0), None), r"reward\[\d+\]=(nan|inf) for prompt prompt \d"),
     ):
         chain = {"shaper.Odd": Odd(answer), "advantage.group_relative": component("advantage", "group_relative")()}
-        with pytest.raises(ValueError, match=f"Odd {words}"):
+        with pytest.raises(ValueError, match=f"Odd returned {words}"):
             Method("odd", chain).apply(batch, {})
 
 

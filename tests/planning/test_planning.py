@@ -15,7 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from concise_rl.assets import REASONERS
 from concise_rl.commands import config
 from concise_rl.errors import UserError
-from concise_rl.planning import HARDWARE, LAYOUTS, MODELS, Plan, Request, describe, dimensions_of
+from concise_rl.planning import HARDWARE, LAYOUTS, MODELS, Plan, PlanRequest, describe, dimensions_of
 from concise_rl.planning.memory import activation_part, cache_columns, layer_bytes
 from concise_rl.planning.speed import forward_flops
 from concise_rl.planning.workload import SCORES
@@ -37,7 +37,7 @@ PARAMETERS = {
 
 
 def plan(*arguments: str) -> Plan:
-    return Request.of(arguments).plan()
+    return PlanRequest.of(arguments).plan()
 
 
 def part(found: Plan, phase: str, name: str) -> float:

@@ -30,7 +30,7 @@ def fake_batch(seed: int, *, step: int = 0, prompts: int = 3, group: int = 4, to
         optional |= {"entropies": torch.rand(mask.shape, generator=draw) * mask}
         optional |= {"logprobs": -torch.rand(mask.shape, generator=draw).exp() * mask}
     return RolloutBatch.of(
-        prompt_ids=[f"{seed:08x}{p:08x}" for p in range(prompts)],
+        prompt_keys=[f"{seed:08x}{p:08x}" for p in range(prompts)],
         group_size=group,
         step=step,
         lengths=lengths,
@@ -82,6 +82,7 @@ def fake_run(steps: int, *, seed: int = 0, start: int = 0, token_credit: bool = 
             prompts=[f"{p} + 4 = ?" for p in range(batch.n_prompts)],
             completions=[f"<think>{n} + 4 = {n + 4}</think>{n + 4} ✓" for n in range(batch.n_rows)],
             metrics=metrics,
+            finishes=["limit" if cut else "eos" for cut in batch.truncated.tolist()],
         )
 
 

@@ -10,8 +10,7 @@ from rich.console import Console
 
 from concise_rl.errors import UserError
 from concise_rl.evaluation.replay import replay
-from concise_rl.methods.advantages import GroupRelative
-from concise_rl.methods.shapers import Hapo, Plain
+from concise_rl.methods import load_method
 from concise_rl.reporting.replay_table import replay_markdown, show_replay, write_csv, write_rows
 
 from .fake import fake_batch
@@ -33,7 +32,7 @@ def test_markdown() -> None:
 
 def test_a_replay_in_the_terminal_and_as_csv(tmp_path) -> None:
     batches = [(fake_batch(seed, step=seed), None) for seed in range(3)]
-    result = replay(batches, {"[red]grpo": (Plain(), GroupRelative()), "hapo": (Hapo(), GroupRelative())})
+    result = replay(batches, {"[red]grpo": load_method("grpo"), "hapo": load_method("hapo")})
     out = io.StringIO()
     show_replay(result, console=Console(file=out, width=160))
     text = out.getvalue()

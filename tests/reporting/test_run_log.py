@@ -39,14 +39,16 @@ def assert_same(a: RolloutBatch, b: RolloutBatch) -> None:
         else:
             assert left.dtype == right.dtype, name
             assert torch.equal(left, right), name
-    assert (a.prompt_ids, a.group_size, a.step, dict(a.columns)) == (
-        b.prompt_ids,
+    assert (a.prompt_keys, a.group_size, a.step, dict(a.columns)) == (
+        b.prompt_keys,
         b.group_size,
         b.step,
         dict(b.columns),
     )
     assert a.parts.keys() == b.parts.keys()
     assert all(torch.equal(a.parts[name], b.parts[name]) for name in a.parts)
+    assert a.costs.keys() == b.costs.keys()
+    assert all(torch.equal(a.costs[name], b.costs[name]) for name in a.costs)
 
 
 def through_text(batch: RolloutBatch) -> RolloutBatch:
@@ -65,7 +67,7 @@ def test_every_float_survives(rewards: list[float], tokens: list[float]) -> None
     # The second row is shorter than T: whatever stands in its padding must come back too.
     rewards_N = torch.tensor(rewards, dtype=torch.float64)
     batch = RolloutBatch.of(
-        prompt_ids=("p",),
+        prompt_keys=("p",),
         group_size=2,
         lengths=[3, 1],
         correct=[True, False],
@@ -213,3 +215,9 @@ def test_config_takes_what_a_config_holds(tmp_path) -> None:
     log = RunLog(tmp_path)
     log.write_config({"path": tmp_path, "betas": (0.9, 0.95), "seeds": {1}, "n": SimpleNamespace(tolist=lambda: 3)})
     assert run_log.read_config(tmp_path) == {"path": str(tmp_path), "betas": [0.9, 0.95], "seeds": [1], "n": 3}
+
+
+def test_rollouts_of_an_earlier_version_are_refused_in_one_line(tmp_path) -> None:
+    (tmp_path / "rollouts.jsonl").write_text('{"step": 1, "batch": {"prompt_ids": ["a"], "group_size": 1}}\n')
+    with pytest.raises(DataError, match=r"rollouts\.jsonl was written by an earlier concise_rl: train the run again"):
+        next(read_rollouts(tmp_path))

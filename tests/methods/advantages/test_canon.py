@@ -9,7 +9,7 @@ import torch
 
 from concise_rl.batch import RolloutBatch
 from concise_rl.errors import UserError
-from concise_rl.methods.advantages import Canon, GroupRelative
+from concise_rl.methods import Canon, GroupRelative
 
 NAMES = [
     "first_intra_later_inter",
@@ -20,7 +20,7 @@ NAMES = [
 
 
 def one_group(lengths: list[int], correct: list[int], **others) -> RolloutBatch:
-    return RolloutBatch.of(prompt_ids=["a"], group_size=len(lengths), lengths=lengths, correct=correct, **others)
+    return RolloutBatch.of(prompt_keys=["a"], group_size=len(lengths), lengths=lengths, correct=correct, **others)
 
 
 def random_batch(
@@ -31,7 +31,7 @@ def random_batch(
     n = 8 * group_size
     draw = torch.randint(1, 5, (n,), generator=generator) if ties else torch.randperm(n, generator=generator) + 1
     return RolloutBatch.of(
-        prompt_ids=[f"p{p}" for p in range(8)],
+        prompt_keys=[f"p{p}" for p in range(8)],
         group_size=group_size,
         lengths=draw,
         mean_entropy=draw[torch.arange(n - 1, -1, -1)] / 8,
@@ -71,7 +71,7 @@ def test_code_variant_is_the_released_loop(metric: str, alpha: float, beta: floa
         batch = random_batch(group_size, seed, unscorable=unscorable)
         canon = Canon(metric=metric, alpha=alpha, beta=beta, mu=mu, variant="code")
         expected = released_loop(batch, metric, alpha, beta, mu)
-        assert canon(batch, batch.task_reward).tolist() == pytest.approx(expected, abs=1e-6)
+        assert canon.apply(batch, batch.task_reward).value.tolist() == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("variant", ["paper", "code"])
@@ -86,23 +86,23 @@ def test_code_variant_is_the_released_loop(metric: str, alpha: float, beta: floa
 )
 def test_worked_group_of_four(variant: str, fields: dict, expected: list[float]) -> None:
     batch = one_group([40, 10, 30, 20], [1, 0, 1, 1])
-    assert Canon(variant=variant, **fields)(batch, batch.task_reward).tolist() == pytest.approx(expected)
+    assert Canon(variant=variant, **fields).apply(batch, batch.task_reward).value.tolist() == pytest.approx(expected)
 
 
 def test_alpha_is_on_the_higher_half_in_the_paper_and_on_the_lower_in_the_entropy_code() -> None:
     batch = one_group([40, 10, 30, 20], [1, 0, 1, 1], mean_entropy=[4.0, 1.0, 3.0, 2.0])
-    paper = Canon(metric="entropy", mu=0.5, alpha=0.9)(batch, batch.task_reward)
+    paper = Canon(metric="entropy", mu=0.5, alpha=0.9).apply(batch, batch.task_reward).value
     assert paper.tolist() == pytest.approx([0.2, -0.7, 0.2, 0.3])
     # high rows: (1 - 0.9 * 0.5) / 2 + 0; low: (0 - 1) / 2 + (0 - 0.5) / 2 and (0.9 - 1) / 2 + (1 - 0.5) / 2
-    code = Canon(metric="entropy", mu=0.5, alpha=0.9, variant="code")(batch, batch.task_reward)
+    code = Canon(metric="entropy", mu=0.5, alpha=0.9, variant="code").apply(batch, batch.task_reward).value
     assert code.tolist() == pytest.approx([0.275, -0.75, 0.275, 0.2])
 
 
 def test_odd_group_is_dr_grpo_at_one_half_in_the_paper_variant_only() -> None:
     batch = one_group([1, 2, 3, 4, 5], [1, 0, 1, 0, 1])
     reward = batch.task_reward
-    assert Canon(mu=0.5)(batch, reward).tolist() == pytest.approx([0.4, -0.6, 0.4, -0.6, 0.4])
-    code = Canon(mu=0.5, variant="code")(batch, reward).tolist()
+    assert Canon(mu=0.5).apply(batch, reward).value.tolist() == pytest.approx([0.4, -0.6, 0.4, -0.6, 0.4])
+    code = Canon(mu=0.5, variant="code").apply(batch, reward).value.tolist()
     assert code == pytest.approx([5 / 12, -7 / 12, 5 / 12, -7 / 12, 5 / 12])
 
 
@@ -111,42 +111,42 @@ def test_mu_one_half_is_dr_grpo(variant: str, ties: bool, sizes: list[int]) -> N
     for group_size in sizes:
         unscorable = 0.3 if variant == "paper" else 0.0
         batch = random_batch(group_size, seed=group_size, ties=ties, unscorable=unscorable)
-        expected = GroupRelative(scale="none")(batch, batch.task_reward)
-        torch.testing.assert_close(Canon(mu=0.5, variant=variant)(batch, batch.task_reward), expected)
+        expected = GroupRelative(scale="none").apply(batch, batch.task_reward).value
+        torch.testing.assert_close(Canon(mu=0.5, variant=variant).apply(batch, batch.task_reward).value, expected)
 
 
 def test_ties_are_cut_by_share_in_the_paper_variant_and_by_order_in_the_code() -> None:
     reward, order = [1, 0, 0, 1], [2, 1, 0, 3]
     batch, swapped = one_group([1, 2, 2, 2], reward), one_group([2, 2, 1, 2], [reward[i] for i in order])
-    paper, paper_swapped = (Canon()(b, b.task_reward) for b in (batch, swapped))
+    paper, paper_swapped = (Canon().apply(b, b.task_reward).value for b in (batch, swapped))
     assert paper[order].tolist() == pytest.approx(paper_swapped.tolist())
     # Tied rows are 2/3 high and 1/3 low, so m_low = (1 + 1/3) / 2 = 2/3 and m_high = (2/3) / 2 = 1/3.
     assert paper.tolist() == pytest.approx([2 / 3, -5 / 9, -5 / 9, 4 / 9])
     # The same three tied rewards in another order: [1, 0 | 0, 1] against [1, 1 | 0, 0].
     code = Canon(variant="code")
     first, second = one_group([1, 2, 2, 2], [1, 0, 0, 1]), one_group([1, 2, 2, 2], [1, 1, 0, 0])
-    assert code(first, first.task_reward).tolist() == pytest.approx([0.5, -0.5, -0.5, 0.5])
-    assert code(second, second.task_reward).tolist() == pytest.approx([1, 1, -1, -1])
+    assert code.apply(first, first.task_reward).value.tolist() == pytest.approx([0.5, -0.5, -0.5, 0.5])
+    assert code.apply(second, second.task_reward).value.tolist() == pytest.approx([1, 1, -1, -1])
 
 
 @pytest.mark.parametrize("group_size", [1, 2, 3, 8])
 def test_halves_are_equal_so_credit_sums_to_zero(group_size: int) -> None:
     batch = random_batch(group_size, seed=5, unscorable=0.2)
     reward = torch.randn(batch.n_rows, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    sums = batch.by_group(Canon(mu=0.7)(batch, reward)).sum(dim=1)
+    sums = batch.by_group(Canon(mu=0.7).apply(batch, reward).value).sum(dim=1)
     assert sums.tolist() == pytest.approx([0] * 8, abs=1e-13)
 
 
 def test_a_metric_that_tells_nothing_leaves_dr_grpo() -> None:
     batch = one_group([7, 7, 7, 7], [1, 0, 0, 0])
     for mu in (0.0, 0.3, 1.0):
-        assert Canon(mu=mu)(batch, batch.task_reward).tolist() == pytest.approx([0.75, -0.25, -0.25, -0.25])
+        assert Canon(mu=mu).apply(batch, batch.task_reward).value.tolist() == pytest.approx([0.75, -0.25, -0.25, -0.25])
 
 
 def test_one_row_alone() -> None:
     batch = one_group([7], [1])
-    assert Canon(mu=0.5, alpha=0.9)(batch, batch.task_reward).tolist() == pytest.approx([0])
-    code = Canon(mu=0.5, alpha=0.9, beta=0.1, variant="code")(batch, batch.task_reward)
+    assert Canon(mu=0.5, alpha=0.9).apply(batch, batch.task_reward).value.tolist() == pytest.approx([0])
+    code = Canon(mu=0.5, alpha=0.9, beta=0.1, variant="code").apply(batch, batch.task_reward).value
     assert code.tolist() == pytest.approx([0.5 * (0.9 + 0.1) + 0.5])
 
 
@@ -154,9 +154,9 @@ def test_one_row_alone() -> None:
 def test_equal_rewards(variant: str) -> None:
     right, wrong = one_group([4, 1, 3, 2], [1, 1, 1, 1]), one_group([4, 1, 3, 2], [0, 0, 0, 0])
     pressed = Canon(mu=0.5, alpha=0.9, variant=variant)
-    assert Canon(variant=variant)(right, right.task_reward).tolist() == pytest.approx([0, 0, 0, 0])
-    assert pressed(right, right.task_reward).tolist() == pytest.approx([-0.05, 0.05, -0.05, 0.05])
-    assert pressed(wrong, wrong.task_reward).tolist() == pytest.approx([0, 0, 0, 0])
+    assert Canon(variant=variant).apply(right, right.task_reward).value.tolist() == pytest.approx([0, 0, 0, 0])
+    assert pressed.apply(right, right.task_reward).value.tolist() == pytest.approx([-0.05, 0.05, -0.05, 0.05])
+    assert pressed.apply(wrong, wrong.task_reward).value.tolist() == pytest.approx([0, 0, 0, 0])
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_scheduled_credit_is_that_of_its_mu(schedule: str) -> None:
     batch = random_batch(5, seed=2, step=17)
     scheduled = Canon(metric="entropy", schedule=schedule, variant="code")
     expected = released_loop(batch, "entropy", 1.0, 0.0, scheduled.mu_of(batch))
-    assert scheduled(batch, batch.task_reward).tolist() == pytest.approx(expected, abs=1e-6)
+    assert scheduled.apply(batch, batch.task_reward).value.tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_needs_and_missing_entropy() -> None:
@@ -209,7 +209,7 @@ def test_needs_and_missing_entropy() -> None:
     assert Canon(metric="entropy").needs == frozenset({"mean_entropy"})
     batch = one_group([1, 2], [1, 0])
     with pytest.raises(UserError, match="mean_entropy"):
-        Canon(metric="entropy")(batch, batch.task_reward)
+        Canon(metric="entropy").apply(batch, batch.task_reward).value
 
 
 @pytest.mark.parametrize(

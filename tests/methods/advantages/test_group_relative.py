@@ -7,7 +7,7 @@ import torch
 
 from concise_rl.batch import RolloutBatch
 from concise_rl.errors import UserError
-from concise_rl.methods.advantages import GroupRelative, LeaveOneOut
+from concise_rl.methods import GroupRelative, LeaveOneOut
 
 
 def make_batch(
@@ -17,7 +17,7 @@ def make_batch(
     n = n_prompts * group_size
     reward = torch.randn(n, generator=generator, dtype=torch.float64)
     batch = RolloutBatch.of(
-        prompt_ids=[f"p{p}" for p in range(n_prompts)],
+        prompt_keys=[f"p{p}" for p in range(n_prompts)],
         group_size=group_size,
         lengths=torch.randint(1, 9, (n,), generator=generator),
         correct=torch.rand(n, generator=generator) < 0.5,
@@ -52,21 +52,22 @@ def trl_advantages(batch: RolloutBatch, reward: torch.Tensor, scale: str) -> tor
 @pytest.mark.parametrize(("group_size", "unscorable"), [(4, 0.0), (5, 0.3), (2, 0.6), (1, 0.0), (3, 1.0)])
 def test_group_relative_is_trl_arithmetic(scale: str, group_size: int, unscorable: float) -> None:
     batch, reward = make_batch(6, group_size, seed=group_size, unscorable=unscorable)
-    torch.testing.assert_close(GroupRelative(scale=scale)(batch, reward), trl_advantages(batch, reward, scale))
+    credit = GroupRelative(scale=scale).apply(batch, reward).value
+    torch.testing.assert_close(credit, trl_advantages(batch, reward, scale))
 
 
 def test_worked_group() -> None:
-    batch = RolloutBatch.of(prompt_ids=["a"], group_size=4, lengths=[1, 1, 1, 1], correct=[1, 0, 0, 0])
+    batch = RolloutBatch.of(prompt_keys=["a"], group_size=4, lengths=[1, 1, 1, 1], correct=[1, 0, 0, 0])
     reward = batch.task_reward
-    assert GroupRelative(scale="none")(batch, reward).tolist() == [0.75, -0.25, -0.25, -0.25]
+    assert GroupRelative(scale="none").apply(batch, reward).value.tolist() == [0.75, -0.25, -0.25, -0.25]
     # deviation: sqrt((0.75² + 3 * 0.25²) / 3) = 0.5
-    assert GroupRelative()(batch, reward).tolist() == pytest.approx([0.75 / 0.5001] + [-0.25 / 0.5001] * 3)
-    assert LeaveOneOut()(batch, reward).tolist() == pytest.approx([1, -1 / 3, -1 / 3, -1 / 3])
+    assert GroupRelative().apply(batch, reward).value.tolist() == pytest.approx([0.75 / 0.5001] + [-0.25 / 0.5001] * 3)
+    assert LeaveOneOut().apply(batch, reward).value.tolist() == pytest.approx([1, -1 / 3, -1 / 3, -1 / 3])
 
 
 def test_batch_scale_counts_the_spread_between_groups() -> None:
-    batch = RolloutBatch.of(prompt_ids=["a", "b"], group_size=2, lengths=[1] * 4, correct=[1, 0, 0, 0])
-    assert GroupRelative(scale="batch")(batch, batch.task_reward).tolist() == pytest.approx(
+    batch = RolloutBatch.of(prompt_keys=["a", "b"], group_size=2, lengths=[1] * 4, correct=[1, 0, 0, 0])
+    assert GroupRelative(scale="batch").apply(batch, batch.task_reward).value.tolist() == pytest.approx(
         [0.5 / 0.5001, -0.5 / 0.5001, 0, 0]
     )
 
@@ -78,10 +79,21 @@ def test_leave_one_out_is_the_mean_of_the_others() -> None:
         first = i // 5 * 5
         others = [float(reward[j]) for j in range(first, first + 5) if j != i and batch.scorable[j]]
         expected.append(float(reward[i]) - sum(others) / len(others) if others and batch.scorable[i] else 0.0)
-    torch.testing.assert_close(LeaveOneOut()(batch, reward), torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(LeaveOneOut().apply(batch, reward).value, torch.tensor(expected, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("bad", [{"scale": "groups"}, {"epsilon": 0.0}, {"epsilon": float("nan")}])
+@pytest.mark.parametrize("bad", [{"scale": "groups"}, {"epsilon": -1e-4}, {"epsilon": float("nan")}])
 def test_refuses_and_names_the_field(bad: dict) -> None:
     with pytest.raises(UserError, match=rf"GroupRelative\.{next(iter(bad))}="):
         GroupRelative(**bad)
+
+
+def test_the_deviation_of_a_population_and_none_added_to_it() -> None:
+    batch, _ = make_batch(2, 4)
+    reward = torch.tensor([1.0, 0, 1, 1, 2, 2, 2, 2], dtype=torch.float64)
+    credit = GroupRelative(epsilon=0.0, population=True).apply(batch, reward).value
+    assert credit.tolist() == pytest.approx([3**-0.5, -(3**0.5), 3**-0.5, 3**-0.5, 0, 0, 0, 0])
+    step = GroupRelative(scale="batch", epsilon=0.0, population=True).apply(batch, reward).value
+    assert step[0].item() == pytest.approx(0.25 / float(reward.std(correction=0)))
+    level = GroupRelative(scale="batch", epsilon=0.0).apply(batch, torch.ones_like(reward)).value
+    assert not level.any()

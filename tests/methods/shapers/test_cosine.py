@@ -19,8 +19,8 @@ WRONG = [-10.0, -8.535534, -5.0, -1.4644661, -3.46961e-5, -10.0, -10.0, -10.0]
 
 
 def rewards(shaper: Cosine, lengths: list[int], correct: list[bool], **others) -> list[float]:
-    batch = RolloutBatch.of(prompt_ids=["q"], group_size=len(lengths), lengths=lengths, correct=correct, **others)
-    return shaper.shape(batch, batch.task_reward).reward.tolist()
+    batch = RolloutBatch.of(prompt_keys=["q"], group_size=len(lengths), lengths=lengths, correct=correct, **others)
+    return shaper.apply(batch, batch.task_reward).value.tolist()
 
 
 @pytest.mark.parametrize("variant", ["paper", "code"])

@@ -8,14 +8,14 @@ import pytest
 
 from concise_rl.batch import RolloutBatch
 from concise_rl.errors import UserError
-from concise_rl.methods.shapers import Dars
+from concise_rl.methods import Dars
 from concise_rl.verifiers import JsonAction
 
 
 def batch_of(short: list[float], long: list[float], others: list[float], **rows) -> RolloutBatch:
     task_reward = [0.1 * s + x + o for s, x, o in zip(short, long, others, strict=True)]
     return RolloutBatch.of(
-        prompt_ids=["q"],
+        prompt_keys=["q"],
         group_size=len(short),
         lengths=[9] * len(short),
         correct=[False] * len(short),
@@ -26,7 +26,7 @@ def batch_of(short: list[float], long: list[float], others: list[float], **rows)
 
 
 def rewards(shaper: Dars, batch: RolloutBatch) -> list[float]:
-    return shaper.shape(batch, batch.task_reward).reward.tolist()
+    return shaper.apply(batch, batch.task_reward).value.tolist()
 
 
 def test_by_hand():
@@ -62,7 +62,7 @@ def test_whole_reward_of_a_judged_action(action, expected):
     reference = json.dumps({"type": "type_and_submit", "name": "search box", "text": "red running shoes"})
     verdict = JsonAction()(json.dumps({"rationale": "they want shoes", "action": action}), reference)
     batch = RolloutBatch.of(
-        prompt_ids=["q"],
+        prompt_keys=["q"],
         group_size=1,
         lengths=[40],
         correct=[verdict.correct],
@@ -73,13 +73,13 @@ def test_whole_reward_of_a_judged_action(action, expected):
 
 
 def test_verdicts_without_the_parts_are_refused():
-    batch = RolloutBatch.of(prompt_ids=["q"], group_size=1, lengths=[1], correct=[True], parts={"format": [0.5]})
+    batch = RolloutBatch.of(prompt_keys=["q"], group_size=1, lengths=[1], correct=[True], parts={"format": [0.5]})
     with pytest.raises(UserError, match=r"'short_similarity', only \['format'\]; use the verifier json_action"):
-        Dars().shape(batch, batch.task_reward)
+        Dars().apply(batch, batch.task_reward)
 
 
 def test_without_parts_the_answer_is_the_hard_field():
-    batch = RolloutBatch.of(prompt_ids=["q"], group_size=2, lengths=[1, 1], correct=[True, False])
+    batch = RolloutBatch.of(prompt_keys=["q"], group_size=2, lengths=[1, 1], correct=[True, False])
     assert rewards(Dars(), batch) == [1000, 0]
     assert rewards(Dars(), batch.replace(parts={"repetition": batch.task_reward})) == [1000, 0]
 

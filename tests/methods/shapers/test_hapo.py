@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 
 from concise_rl.batch import RolloutBatch
 from concise_rl.errors import UserError
+from concise_rl.methods import Hapo
 from concise_rl.methods.history import History
-from concise_rl.methods.shapers import Hapo
 
 H = 100
 
@@ -19,24 +19,24 @@ H = 100
 def length_rewards(shaper: Hapo, lengths: list[int], correct: bool) -> list[float]:
     """f for a prompt whose history is 100 tokens."""
     batch = RolloutBatch.of(
-        prompt_ids=["q"], group_size=len(lengths), lengths=lengths, correct=[correct] * len(lengths)
+        prompt_keys=["q"], group_size=len(lengths), lengths=lengths, correct=[correct] * len(lengths)
     )
     history = History.empty().record_min(["q"], [H])
     shaped, _ = shaper(batch, batch.task_reward, history)
-    return (shaped.reward - batch.task_reward).tolist()
+    return (shaped.value - batch.task_reward).tolist()
 
 
 def step(shaper: Hapo, history: History, rows_of: dict[str, list[tuple[int, bool]]], **others) -> torch.Tensor:
     """Shape one step given as (length, correct) a row; the history moves in place."""
     rows = [row for group in rows_of.values() for row in group]
     batch = RolloutBatch.of(
-        prompt_ids=[prompt_id.rstrip("'") for prompt_id in rows_of],
+        prompt_keys=[prompt_id.rstrip("'") for prompt_id in rows_of],
         group_size=len(rows) // len(rows_of),
         lengths=[length for length, _ in rows],
         correct=[correct for _, correct in rows],
         **others,
     )
-    return shaper(batch, batch.task_reward, history)[0].reward
+    return shaper(batch, batch.task_reward, history)[0].value
 
 
 @pytest.mark.parametrize("variant", ["paper", "code"])
@@ -171,11 +171,11 @@ def test_code_variant_equals_the_released_code(kind, mode):
         scale = 10 ** torch.randint(1, 4 if mode == "mean" else 6, (1,), generator=generator).item()
         lengths = torch.randint(2 * scale, (12,), generator=generator) // 2
         correct = torch.rand(12, generator=generator) < 0.4
-        batch = RolloutBatch.of(prompt_ids=ids, group_size=3, lengths=lengths, correct=correct)
+        batch = RolloutBatch.of(prompt_keys=ids, group_size=3, lengths=lengths, correct=correct)
         shaped, history = shaper(batch, batch.task_reward, history)
         rows = [(ids[n // 3], int(lengths[n]), bool(correct[n])) for n in range(12)]
         expected = torch.tensor(released.rewards(rows), dtype=torch.float64)
-        torch.testing.assert_close(shaped.reward, expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(shaped.value, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_min_history_shapes_alike_in_both_variants():
@@ -183,8 +183,8 @@ def test_min_history_shapes_alike_in_both_variants():
     generator = torch.Generator().manual_seed(3)
     for _ in range(10):
         lengths, correct = torch.randint(1, 500, (8,), generator=generator), torch.rand(8, generator=generator) < 0.5
-        batch = RolloutBatch.of(prompt_ids=["a", "b"], group_size=4, lengths=lengths, correct=correct)
-        rewards = [Hapo(variant=v)(batch, batch.task_reward, h)[0].reward for v, h in histories.items()]
+        batch = RolloutBatch.of(prompt_keys=["a", "b"], group_size=4, lengths=lengths, correct=correct)
+        rewards = [Hapo(variant=v)(batch, batch.task_reward, h)[0].value for v, h in histories.items()]
         assert torch.equal(*rewards)
 
 

@@ -6,12 +6,12 @@ import pytest
 
 from concise_rl.batch import RolloutBatch
 from concise_rl.errors import UserError
-from concise_rl.methods.shapers import KimiLength
+from concise_rl.methods import KimiLength
 
 
 def rewards(shaper: KimiLength, lengths: list[int], correct: list[bool], **others) -> list[float]:
-    batch = RolloutBatch.of(prompt_ids=["q"], group_size=len(lengths), lengths=lengths, correct=correct, **others)
-    return shaper.shape(batch, batch.task_reward).reward.tolist()
+    batch = RolloutBatch.of(prompt_keys=["q"], group_size=len(lengths), lengths=lengths, correct=correct, **others)
+    return shaper.apply(batch, batch.task_reward).value.tolist()
 
 
 def test_by_hand():

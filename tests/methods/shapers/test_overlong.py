@@ -6,13 +6,13 @@ import pytest
 
 from concise_rl.batch import RolloutBatch
 from concise_rl.errors import UserError
-from concise_rl.methods.shapers import Overlong
+from concise_rl.methods import Overlong
 
 
 def penalties(shaper: Overlong, lengths: list[int], **others) -> list[float]:
     correct = [n % 2 == 0 for n in range(len(lengths))]
-    batch = RolloutBatch.of(prompt_ids=["q"], group_size=len(lengths), lengths=lengths, correct=correct, **others)
-    return (batch.task_reward - shaper.shape(batch, batch.task_reward).reward).tolist()
+    batch = RolloutBatch.of(prompt_keys=["q"], group_size=len(lengths), lengths=lengths, correct=correct, **others)
+    return (batch.task_reward - shaper.apply(batch, batch.task_reward).value).tolist()
 
 
 def test_the_papers_ramp():

@@ -6,12 +6,12 @@ import pytest
 
 from concise_rl.batch import RolloutBatch
 from concise_rl.errors import UserError
-from concise_rl.methods.shapers import Pear
+from concise_rl.methods import Pear
 
 
 def rewards(shaper: Pear, think: list[float], answer: list[float], correct: list[bool], **others) -> list[float]:
     batch = RolloutBatch.of(
-        prompt_ids=["q"],
+        prompt_keys=["q"],
         group_size=len(think),
         lengths=[10] * len(think),
         correct=correct,
@@ -19,7 +19,7 @@ def rewards(shaper: Pear, think: list[float], answer: list[float], correct: list
         answer_entropy=answer,
         **others,
     )
-    return shaper.shape(batch, batch.task_reward).reward.tolist()
+    return shaper.apply(batch, batch.task_reward).value.tolist()
 
 
 def test_by_hand():
@@ -44,9 +44,9 @@ def test_it_replaces_the_task_reward_and_leaves_rows_without_a_verdict():
 
 
 def test_a_batch_without_entropies_is_refused():
-    batch = RolloutBatch.of(prompt_ids=["q"], group_size=1, lengths=[1], correct=[True])
+    batch = RolloutBatch.of(prompt_keys=["q"], group_size=1, lengths=[1], correct=[True])
     with pytest.raises(UserError, match="think_entropy"):
-        Pear().shape(batch, batch.task_reward)
+        Pear().apply(batch, batch.task_reward)
 
 
 @pytest.mark.parametrize("fields", [{"score": 0.0}, {"score": 1.1}, {"format_reward": 1.0}, {"alpha": float("inf")}])

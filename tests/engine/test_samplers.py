@@ -1,0 +1,75 @@
+"""The samplers of the package in the trainer: what is refused at start, and what of a closed thought trains."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from concise_rl.errors import UserError
+
+
+def test_a_tokenizer_without_the_tag_is_refused_at_start(make_trainer):
+    with pytest.raises(UserError, match="no single token 'nowhere'"):
+        make_trainer("method=thinking_budget", "model.think_end=nowhere")
+
+
+def test_a_budget_that_leaves_no_answer_is_refused_at_start(make_trainer):
+    with pytest.raises(UserError, match="budget=48: a thought may take 48 of"):
+        make_trainer("method=thinking_budget", "sampler.thinking_budget.budget=48")
+
+
+def test_closed_thoughts_count_and_train_what_was_sampled(make_trainer, monkeypatch):
+    trainer, seen = make_trainer(
+        "method=thinking_budget", "sampler.thinking_budget.budget=10", "sampler.thinking_budget.words=So",
+        "trainer.max_steps=1",
+    )  # fmt: skip
+    masks = []
+    write = trainer._write
+
+    def keep(output, *rest):
+        masks.append((output["completion_mask"] * output["tool_mask"]).sum(dim=1).tolist())
+        write(output, *rest)
+
+    monkeypatch.setattr(trainer, "_write", keep)
+    trainer.train()
+    record = seen.records[0]
+    closed = [n for n, finish in enumerate(record.finishes) if finish == "budget"]
+    assert closed
+    assert all("So</think>" in record.completions[n] for n in closed)
+    assert record.batch.think_lengths[closed].tolist() == [10] * len(closed)
+    assert not any("So" in text for n, text in enumerate(record.completions) if n not in closed)
+    assert masks[0] == record.batch.lengths.tolist()
+    assert record.batch.lengths.max() <= 48
+
+
+def test_the_limits_of_a_run_follow_its_stages(make_trainer):
+    trainer, seen = make_trainer("method=length_stages", "trainer.max_completion_length={stages: [[0, 40], [1, 12]]}")
+    trainer.train()
+    assert [set(record.batch.limits.tolist()) for record in seen.records] == [{40}, {12}]
+    assert [int(record.batch.lengths.max()) for record in seen.records] == [40, 12]
+    cut = seen.records[1].batch.truncated
+    assert bool(cut.any()), "what does not fit is cut off"
+    assert not seen.records[1].batch.correct[cut].any()
+
+
+def test_the_first_token_of_adaptthink_is_trained_against_its_draw(make_trainer, monkeypatch):
+    trainer, _ = make_trainer(
+        "method=adaptthink", "sampler.adaptthink.think_start='<think>'", "sampler.adaptthink.share=0.25",
+        "trainer.max_steps=1",
+    )  # fmt: skip
+    written = []
+    write = trainer._write
+
+    def keep(output, *rest):
+        write(output, *rest)
+        written.append({name: output[name].clone() for name in ("old_per_token_logps", "tool_mask", "completion_ids")})
+
+    monkeypatch.setattr(trainer, "_write", keep)
+    trainer.train()
+    (output,) = written
+    first = output["old_per_token_logps"][:, 0].tolist()
+    assert first == pytest.approx([math.log(0.25), *[math.log(0.75)] * 3] * 4)
+    assert output["tool_mask"][:, 0].tolist() == [1] * 16
+    end = trainer.vocabulary.think_end_id
+    assert (output["completion_ids"][:, 0] == end).tolist() == [True, False, False, False] * 4
