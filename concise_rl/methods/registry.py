@@ -31,6 +31,7 @@ SHELVES: dict[str, dict[str, str]] = {
         "arlcp": "Arlcp",
         "gr3": "Gr3",
         "exits": "Exits",
+        "hbpo": "Hbpo",
     },
     "advantage": {
         "group_relative": "GroupRelative",
@@ -41,6 +42,7 @@ SHELVES: dict[str, dict[str, str]] = {
         "lead": "LeadCredit",
         "brpo": "Brpo",
         "adaptthink": "AdaptThink",
+        "hbpo": "HbpoCredit",
     },
     "filter": {
         "untruncated": "Untruncated",
@@ -53,6 +55,7 @@ SHELVES: dict[str, dict[str, str]] = {
         "exits": "EarlyExits",
         "brpo": "BudgetedSummaries",
         "adaptthink": "ForcedStarts",
+        "hbpo": "AnnouncedBudgets",
     },
     "edit": {
         "l1_prompt": "L1Prompt",
