@@ -18,7 +18,7 @@ from concise_rl.options import Variant, choose
 
 @dataclass
 class HbpoCredit(Advantage):
-    """A = (r - mean) / (sd + epsilon) + w (mu_b - f2(b)): statistics of the group, mu_b the mean of its rows of budget b.
+    """A = (r - mean) / (sd + epsilon) + w (mu_b - f2(b)), by group; mu_b is the mean of its rows of budget b.
 
     f2(b) = beta cos(pi b / 2 M) is what a right row within its budget earns, so the second term is 0 where a whole
     subgroup is right within its budget, and negative elsewhere: right rows of a subgroup lose with its wrong ones.
