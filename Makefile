@@ -8,11 +8,14 @@ export OMP_WAIT_POLICY := PASSIVE
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check setup setup-test results readme clean
+.PHONY: demo tradeoff test check setup setup-test results readme clean
 
 demo: $(VENV)/.demo  ## train the embedded reasoner with HAPO; before and after
 	$(BIN)/concise-rl train method=hapo model=tiny data=chain_sum advantage.group_relative.scale=batch \
 		run.dir=runs/demo overwrite=true
+
+tradeoff: $(VENV)/.demo  ## three methods where thinking pays, and the best that is possible: five minutes of two cores
+	$(BIN)/python benchmarks/tradeoff.py
 
 test: $(VENV)/.test check  ## static checks and all tests, a process a core of two
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -39,7 +42,7 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test]'
 	touch $@ $(VENV)/.demo
 
-results: $(VENV)/.test  ## every method on three tasks, and its coefficient: about three hours on two cores
+results: $(VENV)/.test  ## every method on five tasks, and its coefficient: some hours on two cores
 	$(BIN)/python benchmarks/methods.py
 
 readme: $(VENV)/.test  ## the generated parts of the README

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ RUN = [
     "trainer.learning_rate=1e-4", "evaluation.problems=4", "run.progress=false", "resume=auto",
 ]  # fmt: skip
 TIMES = ("time", "step_time", "generate_seconds")
+ROOT = Path(__file__).parent.parent
+LAUNCHER = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
+LAUNCHER += ["--config_file", str(ROOT / "launch" / "accelerate" / "cpu2.yaml"), "--main_process_port", "0"]
+LAUNCHED_SECONDS = 60.0
+"""Ranks whose launcher is gone save first; one that cannot is killed after 30 s (`commands/launched.py`)."""
+
 ORPHAN_SECONDS = 20.0
 """A verifier worker may outlive its run by the deadline of the answer that it has in hand, 5 s, and 10 s."""
 
@@ -32,17 +39,21 @@ class Attempt:
 
     logs: Path
 
-    def __init__(self, folder: Path, *overrides: str, fork: bool = True) -> None:
-        self.folder, self.log = folder, self.logs / f"{folder.name}.log"
+    def __init__(
+        self, folder: Path, *overrides: str, fork: bool = True, ranks: int = 1, log: str | None = None
+    ) -> None:
+        self.folder, self.log = folder, self.logs / f"{log or folder.name}.log"
         arguments = [*RUN, f"run.dir={folder}", *overrides]
         self.started = time.monotonic()
         self.code: int | None = None
-        if fork:
+        self.ranks = ranks
+        if fork and ranks == 1:
             self.pid = os.fork()
             if self.pid == 0:
                 self._child(arguments)
         else:
-            command = [sys.executable, "-m", "concise_rl.train", *arguments]
+            launcher = [sys.executable] if ranks == 1 else [*LAUNCHER, "--num_processes", str(ranks)]
+            command = [*launcher, "-m", "concise_rl.train", *arguments]
             with self.log.open("w") as log:
                 self.pid = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True).pid
 
@@ -55,6 +66,7 @@ class Attempt:
             log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(log, 1)
             os.dup2(log, 2)
+            sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))  # not pytest's
             sys.argv = ["concise-rl", *arguments]
             train.main()
             code = 0
@@ -83,12 +95,22 @@ class Attempt:
         os.kill(self.pid, signal.SIGKILL)
         self.wait()
 
-    def orphans_gone_after(self) -> float:
-        """Seconds until no process of its group is left; inf after ORPHAN_SECONDS, when they are killed."""
-        started = time.monotonic()
-        while in_group(self.pid):
-            if time.monotonic() - started > ORPHAN_SECONDS:
-                os.killpg(self.pid, signal.SIGKILL)
+    def rank_pids(self) -> list[int]:
+        """The processes of its ranks, where a launcher has started some; each leads a group of its own."""
+        if self.ranks == 1:
+            return []
+        with contextlib.suppress(OSError):
+            return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+        return []
+
+    def orphans_gone_after(self, ranks: Sequence[int] = ()) -> float:
+        """Seconds until no process of its groups is left; inf after a bound, when they are killed."""
+        started, groups = time.monotonic(), [self.pid, *ranks]
+        while any(in_group(group) for group in groups):
+            if time.monotonic() - started > (LAUNCHED_SECONDS if ranks else ORPHAN_SECONDS):
+                for group in groups:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(group, signal.SIGKILL)
                 return float("inf")
             time.sleep(0.005)
         return time.monotonic() - started
@@ -109,12 +131,12 @@ def in_group(group: int) -> bool:
     return False
 
 
-def outcome(folder: Path) -> dict[str, Any]:
+def outcome(folder: Path, steps: int = STEPS) -> dict[str, Any]:
     """What a finished run must have come to."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     files = [folder / name for name in ("rollouts.jsonl", "evaluation-before.jsonl", "evaluation-after.jsonl")]
     files.append(folder / "model" / "model.safetensors")
-    last = folder / f"checkpoint-{STEPS}"
+    last = folder / f"checkpoint-{steps}"
     names = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "concise_state.json")
     files += [last / name for name in (*names, "concise_state.safetensors")]
     return {

@@ -231,6 +231,11 @@ def import_everything(folder: Path) -> None:
     torch.set_num_threads(1)
 
 
+def commit() -> str:
+    asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return asked.stdout.strip()
+
+
 def cpu_name() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
@@ -246,8 +251,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
     options = parser.parse_args()
-    asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    options.commit, started = asked.stdout.strip(), time.monotonic()
+    options.commit, started = commit(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="concise-rl-faults-") as name:
         folder = Attempt.logs = Path(name)
         import_everything(folder)

@@ -3,8 +3,9 @@
     python benchmarks/grading.py --data FOLDER                        every gold against itself; exceptions one by one
     python benchmarks/grading.py --data FOLDER --answers 10000        processor and wall seconds, hostile ones included
     python benchmarks/grading.py --gsm8k-labels example_model_solutions.jsonl         agreement with labels of others
-    python benchmarks/grading.py --math-labels report.html                            the same for MATH
+    python benchmarks/grading.py --math-labels report.html [--plain]     the same for MATH; beside math-verify alone
     python benchmarks/grading.py --distinct math500/test.jsonl       golds that differ and are taken for the same
+    python benchmarks/grading.py --data FOLDER --others 200           each gold as the answer to so many other problems
 
 FOLDER holds gsm8k/test.jsonl, math500/test.jsonl and so on. The labelled solutions to GSM8K are those in the repository
 openai/grade-school-math on GitHub; labelled answers to MATH are report.html in bwu1234/math500-eval-prm, and
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import html
 import json
+import random
 import re
 import resource
 import subprocess
@@ -30,6 +32,8 @@ from concise_rl.commands import config
 from concise_rl.commands.evaluate import Task, planned
 from concise_rl.data import Prompt
 from concise_rl.verifiers import FinalNumber, MathAnswer
+from concise_rl.verifiers.equality import parse
+from concise_rl.verifiers.statement import read
 
 MAWPS = ["benchmark.question_column=input", "benchmark.answer_column=target"]
 FILES = {
@@ -85,16 +89,12 @@ def check_golds(data: Path) -> None:
 
 def unread(task: Task, prompts: list[Prompt]) -> list[int]:
     """Rows whose gold math-verify cannot read as mathematics, so that only the same text is right."""
-    import math_verify
     import sympy
 
     rows = []
     for i, prompt in enumerate(prompts):
-        wrapped = task.verifier.wrap_reference(prompt.reference)
-        found = math_verify.parse(
-            wrapped, [math_verify.LatexExtractionConfig(boxed_match_priority=0)], parsing_timeout=None
-        )
-        if not any(isinstance(part, sympy.Basic | sympy.MatrixBase) for part in found):
+        sides = [side for part in read(prompt.reference).parts if not part.dots for side in part.sides]
+        if not all(isinstance(found, sympy.Basic | sympy.MatrixBase) for side in sides for found in parse(side)[:1]):
             rows.append(i)
     return rows
 
@@ -149,27 +149,50 @@ def check_labels(path: Path) -> None:
 
 
 def labelled_math(path: Path) -> Iterator[tuple[str, str, str, bool]]:
-    """Name, answer, reference and label of others: a page of MATH-500, or answers that were all labelled right."""
+    """Name, completion, reference and label of others: a page of MATH-500, answers labelled right, or mixed cases."""
     if path.suffix == ".html":
         shown = r'<details class="q (ok|bad)">.*?#(\d+).*?got (.*?)\s*&middot; want (.*?)</span>'
         for label, number, *both in re.findall(shown, path.read_text(), re.DOTALL):
             answer, reference = (html.unescape(text).strip() for text in both)
-            yield f"#{number}", answer, reference, label == "ok"
-    else:
-        for line in path.read_text().splitlines():
-            row = json.loads(line)
-            yield row["id"], str(row["completion"]), row["ground_truth"]["answer"], True
+            yield f"#{number}", f"\\boxed{{{answer}}}", reference, label == "ok"
+        return
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        row = json.loads(line)
+        if "ground_truth" in row:
+            yield row["id"], f"\\boxed{{{row['completion']}}}", row["ground_truth"]["answer"], True
+        elif row["verifier"] == "math_answer":
+            yield f"line {number}", row["completion"], row["reference"], row["right"]
 
 
-def check_math_labels(path: Path) -> None:
+def check_math_labels(path: Path, plain: bool) -> None:
     """Agreement with published labels of answers to MATH; each disagreement is printed, rounded decimals last."""
     rows = list(labelled_math(path))
-    verdicts = MathAnswer().verify_many([(f"\\boxed{{{answer}}}", reference) for _, answer, reference, _ in rows])
-    differing = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict.correct != row[3]]
-    for name, answer, reference, label in sorted(differing, key=lambda row: bool(re.fullmatch(r"-?[0-9.]+", row[1]))):
-        print(f"{name}: labelled {label}, {answer[:60]!r} for {reference!r}")
+    verdicts = [verdict.correct for verdict in MathAnswer().verify_many([row[1:3] for row in rows])]
+    agreement(rows, verdicts, "verdicts")
+    if plain:
+        others = [plain_verdict(completion, reference) for _, completion, reference, _ in rows]
+        agreement(rows, others, "verdicts of plain math-verify")
+        pairs = [(row, mine) for row, mine, other in zip(rows, verdicts, others, strict=True) if mine != other]
+        for (name, completion, reference, label), mine in pairs:
+            print(f"differ, {name}: here {mine}, labelled {label}, {completion[-60:]!r} for {reference!r}")
+        right = sum(mine == row[3] for row, mine in pairs)
+        print(f"{len(pairs)} of {len(rows)} verdicts differ; {right} of them are as labelled here, the others there")
+
+
+def agreement(rows: list[tuple[str, str, str, bool]], verdicts: list[bool], what: str) -> None:
+    """Print how many verdicts are as labelled, and those that are not."""
+    differing = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict != row[3]]
+    for name, completion, reference, label in sorted(differing, key=lambda row: "." in row[1][-12:]):
+        print(f"{name}: labelled {label}, {completion[-60:]!r} for {reference!r}")
     agree = len(rows) - len(differing)
-    print(f"{agree} of {len(rows)} verdicts agree ({agree / len(rows):.2%})")
+    print(f"{agree} of {len(rows)} {what} agree ({agree / len(rows):.2%})")
+
+
+def plain_verdict(completion: str, reference: str) -> bool:
+    """What math-verify says by itself, with its own defaults."""
+    import math_verify
+
+    return bool(math_verify.verify(math_verify.parse(f"\\boxed{{{reference}}}"), math_verify.parse(completion)))
 
 
 def check_distinct(path: Path) -> None:
@@ -185,6 +208,29 @@ def check_distinct(path: Path) -> None:
     print(f"{len(same)} of {len(pairs)} pairs of {len(golds)} golds are taken for the same, {undecided} undecided")
 
 
+def _final_text(reference: str) -> str:
+    return "".join(reference.rpartition("####")[2].split())
+
+
+def check_others(data: Path, count: int, seed: int) -> None:
+    """Each gold as the answer to `count` other problems of its benchmark: the golds that are taken for another."""
+    for task, prompts in load(data):
+        draw, pairs = random.Random(f"{seed} {task.name}"), []
+        for i, prompt in enumerate(prompts):
+            others = draw.sample(range(len(prompts) - 1), min(count, len(prompts) - 1))
+            for other in (prompts[j + (j >= i)] for j in others):
+                pairs.append((prompt.reference, other.reference))
+        different = [pair for pair in pairs if len({_final_text(reference) for reference in pair}) == 2]
+        same_text, pairs = len(pairs) - len(different), different
+        verdicts = task.verifier.verify_many([(task.verifier.wrap_reference(one), other) for one, other in pairs])
+        taken = {tuple(sorted(pair)) for pair, verdict in zip(pairs, verdicts, strict=True) if verdict.correct}
+        undecided = sum(not verdict.scorable for verdict in verdicts)
+        print(f"{task.name}: {len(pairs)} pairs of golds of other texts, {len(taken)} taken for the same, "
+              f"{undecided} undecided; {same_text} pairs have one text")  # fmt: skip
+        for one, other in sorted(taken):
+            print(f"  {one[-80:]!r} and {other[-80:]!r}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
@@ -192,15 +238,22 @@ def main() -> None:
     parser.add_argument("--gsm8k-labels", type=Path)
     parser.add_argument("--math-labels", type=Path)
     parser.add_argument("--distinct", type=Path)
+    parser.add_argument(
+        "--plain", action="store_true", help="also judge the answers of --math-labels by math-verify alone"
+    )
+    parser.add_argument("--others", type=int)
+    parser.add_argument("--seed", type=int, default=0, help="draws the problems of --others")
     parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.gsm8k_labels:
         check_labels(options.gsm8k_labels)
     if options.math_labels:
-        check_math_labels(options.math_labels)
+        check_math_labels(options.math_labels, options.plain)
     if options.distinct:
         check_distinct(options.distinct)
-    if options.data and not options.answers:
+    if options.data and options.others:
+        check_others(options.data, options.others, options.seed)
+    elif options.data and not options.answers:
         check_golds(options.data)
     elif options.data and options.in_process:
         grade(options.data, options.answers)

@@ -17,7 +17,7 @@ from typing import Any
 
 from attempts import Attempt, outcome
 
-from concise_rl.engine import checkpoint
+from concise_rl.engine import checkpoint, state
 
 
 @dataclass
@@ -51,14 +51,27 @@ def damage(path: Path, how: str) -> None:
 
 def another_version(folder: Path) -> None:
     """Make a checkpoint what a later version would write: format 2, sealed as it should be."""
-    format_here, checkpoint.FORMAT = checkpoint.FORMAT, checkpoint.FORMAT + 1
+    format_here, state.FORMAT = state.FORMAT, state.FORMAT + 1
     try:
         path = folder / checkpoint.STATE_FILE
-        path.write_bytes(checkpoint._seal(json.loads(path.read_bytes())["content"]))
+        path.write_bytes(state.seal(json.loads(path.read_bytes())["content"]))
         os.rename(folder, folder.with_name("unsealed"))
         checkpoint.publish(folder.with_name("unsealed"), folder)
     finally:
-        checkpoint.FORMAT = format_here
+        state.FORMAT = format_here
+
+
+def torn_and_sealed(path: Path) -> None:
+    """Cut a file in half and seal its checkpoint anew: the manifest finds nothing wrong."""
+    damage(path, "truncated")
+    folder = path.parent
+    os.rename(folder, folder.with_name("unsealed"))
+    checkpoint.publish(folder.with_name("unsealed"), folder)
+
+
+def lists_nothing(path: Path) -> None:
+    """A manifest, sealed as it should be, of no files."""
+    path.write_bytes(state.seal({"step": 4, "files": {}}))
 
 
 HARMS: list[tuple[str, str, Callable[[Path], None]]] = [
@@ -71,7 +84,15 @@ HARMS: list[tuple[str, str, Callable[[Path], None]]] = [
         (checkpoint.ARRAYS_FILE, "one bit flipped"),
         (checkpoint.MANIFEST_FILE, "missing"),
     )
-] + [("newest checkpoint written by a later version", "", another_version)]
+]
+HARMS += [
+    (f"newest checkpoint, `{name}` torn before it was sealed", name, torn_and_sealed)
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", checkpoint.ARRAYS_FILE)
+]
+HARMS += [
+    ("newest checkpoint, the manifest lists no files", checkpoint.MANIFEST_FILE, lists_nothing),
+    ("newest checkpoint written by a later version", "", another_version),
+]
 
 
 class Harmed:
@@ -92,6 +113,10 @@ class Harmed:
         found += [self._nothing_left(), self._removed()]
         if os.geteuid() == 0:
             found += [self._full_disk(), self._read_only_from_the_start(), self._read_only_midway()]
+            found += [
+                self._full_at_the_end("size=30m", "full"),
+                self._full_at_the_end("nr_inodes={}", "without inodes"),
+            ]
         return found
 
     def _copy(self, parent: Path | None = None) -> Path:
@@ -162,6 +187,31 @@ class Harmed:
                 time.sleep(0.01)  # busy while a file is open for writing
             code, said = attempt.wait(), attempt.said()
             return Harm("disk turned read-only in mid-run", code, said, self._mended(run, "rw"))
+
+    def _full_at_the_end(self, options: str, what: str) -> Harm:
+        """The disk takes all but the trained model."""
+        with Mounted(self.folder / "disk", "size=80m") as disk:
+            run = disk / "run"
+            shutil.copytree(self.folder / "undisturbed-harms", run)
+            shutil.rmtree(run / "model")
+            for name in ("summary.json", "evaluation-after.jsonl"):
+                (run / name).unlink()
+            used = 1 + sum(1 for _ in disk.rglob("*"))
+            subprocess.run(["mount", "-o", f"remount,{options.format(used + 4)}", str(disk)], check=True)
+            if "size" in options:
+                fill(disk / "filling", leave=1 << 20)
+            attempt = Attempt(run)
+            code, said = attempt.wait(), attempt.said()
+            assert not (run / "model").exists()
+            (disk / "filling").unlink(missing_ok=True)
+            return Harm(f"disk {what} at the last save", code, said, self._mended(run, "size=80m,nr_inodes=100k"))
+
+
+def fill(path: Path, leave: int) -> None:
+    """A file that leaves so many bytes of its disk."""
+    with path.open("wb") as file:
+        for _ in range((shutil.disk_usage(path.parent).free - leave) >> 16):
+            file.write(bytes(1 << 16))
 
 
 class Mounted:

@@ -6,14 +6,16 @@ import csv
 import dataclasses
 import json
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.cells import Cell
 from concise_rl.evaluation import Evaluation, EvaluationRow, difference
 from concise_rl.evaluation.measures import curve_summary
+from concise_rl.evaluation.tradeoff import against_frontier, behaviour, known_frontier, slices
 from concise_rl.reporting.plots import BLUE, GREY, ORANGE
+from concise_rl.testbeds.frontier import PRICES
 
 BUDGETS = (8, 16, 32, 64, 128)
 """Tokens at which a completion is cut for the area under the budget curve."""
@@ -21,11 +23,10 @@ BUDGETS = (8, 16, 32, 64, 128)
 FINDINGS = "<!-- findings -->"
 """What a page says between this and its next heading is written by hand, and kept when the page is made again."""
 
-Oracle = Callable[[EvaluationRow], int]
 Row = dict[str, Any]
 
 
-def row_of(cells: Sequence[Cell], runs: Path, oracle: Oracle | None = None) -> Row:
+def row_of(cells: Sequence[Cell], runs: Path) -> Row:
     """Cells that differ in their seed alone, as one row.
 
     Means, and 95 % intervals of a bootstrap over problems, the seeds being samples of each problem.
@@ -33,11 +34,13 @@ def row_of(cells: Sequence[Cell], runs: Path, oracle: Oracle | None = None) -> R
     Args:
         cells: all of them done.
         runs: where they are stored.
-        oracle: tokens of the shortest known solution, where the data do not say.
+
+    On a bed whose best is known there are also `against` (`against_frontier`), `slices`, `behaviour` and `frontier`,
+    its corners as pairs of tokens and accuracy.
     """
     folders = [cell.folder(runs) for cell in cells]
     before, after = (
-        pooled([Evaluation.load(folder / f"evaluation-{name}.jsonl") for folder in folders], oracle)
+        Evaluation.pooled([Evaluation.load(folder / f"evaluation-{name}.jsonl") for folder in folders])
         for name in ("before", "after")
     )
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in folders]
@@ -51,23 +54,47 @@ def row_of(cells: Sequence[Cell], runs: Path, oracle: Oracle | None = None) -> R
     ):
         for name in names:
             row |= {name: source[name], f"{name}_interval": source.get(f"{name}_interval")}
-    return row | {
-        "training_seconds": statistics.median(summary["training_seconds"] for summary in summaries),
-        "accuracy_seeds": [summary["after"]["accuracy"] for summary in summaries],
-        "mean_tokens_seeds": [summary["after"]["mean_tokens"] for summary in summaries],
-        "commits": sorted({origin["commit"] for origin in origins}),
-        "dates": sorted({origin["date"] for origin in origins}),
-        "before": before.summary() | {name: within_budgets(before.rows)[name] for name in ("budget_area",)},
+    return (
+        row
+        | bed_numbers(after)
+        | {
+            "steps": sorted({summary["steps"] for summary in summaries}),
+            "training_seconds": statistics.median(summary["training_seconds"] for summary in summaries),
+            "accuracy_seeds": [summary["after"]["accuracy"] for summary in summaries],
+            "mean_tokens_seeds": [summary["after"]["mean_tokens"] for summary in summaries],
+            "commits": sorted({origin["commit"] for origin in origins}),
+            "dates": sorted({origin["date"] for origin in origins}),
+            "before": before.summary()
+            | bed_numbers(before)
+            | {name: within_budgets(before.rows)[name] for name in ("budget_area",)},
+        }
+    )
+
+
+def bed_numbers(evaluation: Evaluation) -> Row:
+    """An evaluation against its bed's frontier; empty where there is none."""
+    frontier = known_frontier(evaluation.rows)
+    if frontier is None:
+        return {}
+    return {
+        "against": against_frontier(evaluation.rows, frontier),
+        "slices": slices(evaluation.rows),
+        "behaviour": behaviour(evaluation.rows),
+        "frontier": [[point.tokens, point.accuracy] for point in frontier.mixtures],
     }
 
 
-def pooled(evaluations: Sequence[Evaluation], oracle: Oracle | None = None) -> Evaluation:
-    """`Evaluation.pooled`, with the column of the oracle where the data have none."""
-    found = Evaluation.pooled(evaluations)
-    if oracle is None:
-        return found
-    columns = [{**row.columns, "oracle_tokens": oracle(row)} for row in found.rows]
-    return Evaluation([dataclasses.replace(row, columns=c) for row, c in zip(found.rows, columns, strict=True)])
+def ranked(rows: Sequence[Row]) -> list[Row]:
+    """By regret at the middle price where the best is known, else the shortest first."""
+    middle = f"{sorted(PRICES)[len(PRICES) // 2]:g}"
+    return sorted(
+        rows, key=lambda row: row["against"]["regret"][middle]["regret"] if "against" in row else row["mean_tokens"]
+    )
+
+
+def stored_frontier(rows: Sequence[Row]) -> Sequence[Sequence[float]] | None:
+    """Tokens and accuracy of the frontier's corners, where it is known."""
+    return rows[0].get("frontier")
 
 
 def within_budgets(rows: Sequence[EvaluationRow], budgets: Sequence[int] = BUDGETS) -> dict[str, Any]:
@@ -108,8 +135,69 @@ def table(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
+def _bed_rows(rows: Sequence[Row]) -> list[tuple[str, Row]]:
+    """Name and numbers of each row, the reasoner before training last."""
+    named = [(" ".join(filter(None, (row["method"], row["setting"]))), row) for row in rows]
+    return [*named, ("*before training*", rows[0]["before"])]
+
+
+def frontier_table(rows: Sequence[Row]) -> list[str]:
+    """Regret at each price with its rank, and the distances to the frontier."""
+    prices = [f"{price:g}" for price in PRICES]
+    ranks = {p: sorted(row["against"]["regret"][p]["regret"] for row in rows) for p in prices}
+    heads = [
+        "method",
+        *(f"regret at {p}" for p in prices),
+        *("rank" for _ in prices),
+        "below, points",
+        "beyond, tokens",
+    ]
+    lines = [f"| {' | '.join(heads)} |", "|---|" + "--:|" * (len(heads) - 1)]
+    for name, row in _bed_rows(rows):
+        found = row["against"]
+        regrets = [found["regret"][p] for p in prices]
+        trained = row is not rows[0]["before"]
+        places = [str(ranks[p].index(r["regret"]) + 1) if trained else "" for p, r in zip(prices, regrets, strict=True)]
+        cells = [name, *(with_interval(r, "regret", ".1f") for r in regrets), *places]
+        cells += [with_interval(found, distance, ".1f") for distance in ("below", "beyond")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def level_table(rows: Sequence[Row]) -> list[str]:
+    """Accuracy and tokens by level, on the hard half and on the traps."""
+    names = list(rows[0]["slices"])
+    lines = [f"| method | {' | '.join(names)} |", "|---|" + "--:|" * len(names)]
+    for name, row in _bed_rows(rows):
+        cells = [f"{100 * row['slices'][n]['accuracy']:.1f} @ {row['slices'][n]['mean_tokens']:.1f}" for n in names]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def behaviour_table(task: str, rows: Sequence[Row]) -> list[str]:
+    """What the policies do, level by level, and how well: pressing and learning told apart."""
+    levels = list(rows[0]["behaviour"]["levels"])
+    merges = task == "running_total"
+    heads = ["method", *(f"{'totals' if merges else 'checks'}, {'n' if merges else 'N'}={level}" for level in levels)]
+    heads += ["error of 1, %", "of 2", "of 3", "by the law, %"] if merges else ["waste, N=5", "sound, %"]
+    lines = [f"| {' | '.join(heads)} |", "|---|" + "--:|" * (len(heads) - 1)]
+    for name, row in _bed_rows(rows):
+        found = row["behaviour"]
+        own = [found["levels"][level]["totals" if merges else "checks"] for level in levels]
+        if merges:
+            errors = [found["skill"].get(m, {}).get("error") for m in ("1", "2", "3")]
+            own += [*(None if e is None else 100 * e for e in errors), 100 * found["law_accuracy"]]
+        else:
+            sound = found["skill"]["sound"]
+            own += [found["levels"][levels[-1]]["waste"], None if sound is None else 100 * sound]
+        lines.append(f"| {name} | {' | '.join('' if value is None else f'{value:.1f}' for value in own)} |")
+    return lines
+
+
 def with_interval(row: Mapping[str, Any], name: str, form: str, factor: float = 1.0) -> str:
-    """`value [low, high]`."""
+    """`value [low, high]`; empty where it is not defined."""
+    if row[name] is None:
+        return ""
     value, low, high = (format(factor * v, form) for v in (row[name], *row[f"{name}_interval"]))
     return f"{value} [{low}, {high}]"
 

@@ -1,13 +1,14 @@
-"""Every method at one budget on three tasks, and its main coefficient at three values: the leaderboard of docs/results.
+"""Every method at one budget on five tasks, and its main coefficient at three values: the leaderboard of docs/results.
 
-    python benchmarks/methods.py                         # two to three hours on two cores
+    python benchmarks/methods.py                         # some hours on two cores
     python benchmarks/methods.py --minutes 30            # starts no cell after that; the next call goes on
     python benchmarks/methods.py --table                 # trains nothing: the pages from the cells that are there
-    python benchmarks/methods.py --tasks chain_sum --methods grpo hapo --seeds 0 --steps 20 --runs /tmp/t --out /tmp/t
+    python benchmarks/methods.py --tasks which_sum --methods grpo hapo --seeds 0 --steps 20 --runs /tmp/t --out /tmp/t
 
-Tasks are the embedded one and two of reasoning-gym, for each of which `benchmarks/reasoners.py` warms up a tiny
-reasoner. Each cell (task, method, seed, coefficient) is one `concise-rl train` in a folder of its own and is run once.
-Tables are written from the cells' folders, so they can be made again at any time.
+Tasks are the two test beds whose best is known, the embedded task, and two of reasoning-gym, for each of which
+`benchmarks/reasoners.py` warms up a tiny reasoner. Each cell (task, method, seed, coefficient) is one
+`concise-rl train` in a folder of its own and is run once. Tables are written from the cells' folders, so they can be
+made again at any time.
 """
 
 from __future__ import annotations
@@ -23,13 +24,22 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks import leaderboard
 from benchmarks.cells import ROOT, Cell, processor, train_all
-from benchmarks.leaderboard import Oracle, Row, row_of
+from benchmarks.leaderboard import Row, row_of
 from benchmarks.reasoners import REASONERS, prepare
-from concise_rl.evaluation import EvaluationRow
-from concise_rl.methods import method_names
+from concise_rl.methods.recipes import method_names
 from concise_rl.reporting.plots import plot_methods
+from concise_rl.testbeds.beds import BEDS
 
-EMBEDDED = "chain_sum"
+SWEPT = "running_total"
+"""Where coefficients are compared: the bed on which they make a difference."""
+
+TITLES = {
+    "running_total": "Test bed M: running totals, skip a step and risk an error",
+    "which_sum": "Test bed S: which sum, check or guess",
+    "chain_sum": "The embedded task: re-checks that buy nothing",
+    "count_bits": "reasoning-gym: count_bits",
+    "spell_backward": "reasoning-gym: spell_backward",
+}
 
 
 @dataclass(frozen=True)
@@ -54,25 +64,25 @@ COEFFICIENTS = {
 }
 """GRPO, Dr.GRPO and RLOO have none, and Shop-R1's factor is divided out where the answer is the only part."""
 
-WITHOUT_LEVELS = {
-    "gui_g1": (
-        "advantage.difficulty_weighted.kind=pass_rate",
-        "advantage.difficulty_weighted.column=null",
-        "advantage.difficulty_weighted.minimum=null",
-        "advantage.difficulty_weighted.maximum=null",
-    )
-}
-"""What a method's recipe needs on data without the column `difficulty`."""
+
+def of_levels(method: str, task: str) -> tuple[str, ...]:
+    """What a method's recipe needs to know of the task's levels of difficulty."""
+    if method != "gui_g1":
+        return ()
+    prefix = "advantage.difficulty_weighted"
+    levels = REASONERS[task].levels
+    if levels is None:
+        return (f"{prefix}.kind=pass_rate", *(f"{prefix}.{name}=null" for name in ("column", "minimum", "maximum")))
+    return (f"{prefix}.minimum={levels[0]}", f"{prefix}.maximum={levels[1]}")
 
 
 def cells_of(task: str, methods: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
     """The leaderboard of a task, seed by seed."""
-    changed = {} if task == EMBEDDED else WITHOUT_LEVELS
-    return [Cell(task, method, seed, overrides=changed.get(method, ())) for seed in seeds for method in methods]
+    return [Cell(task, method, seed, overrides=of_levels(method, task)) for seed in seeds for method in methods]
 
 
 def swept(methods: Sequence[str], seed: int) -> list[tuple[Cell, float]]:
-    """Each method's coefficient on the embedded task, one seed; the recipe's own value is the leaderboard's cell."""
+    """Each method's coefficient on bed M, one seed; the recipe's own value is the leaderboard's cell."""
     found = []
     for method in methods:
         if method in COEFFICIENTS:
@@ -81,29 +91,19 @@ def swept(methods: Sequence[str], seed: int) -> list[tuple[Cell, float]]:
                 override = coefficient.override.format(value)
                 own = value == coefficient.default
                 setting = "" if own else f"{coefficient.name.replace(' ', '_')}={value:g}"
-                found.append((Cell(EMBEDDED, method, seed, setting, () if own else (override,)), value))
+                overrides = of_levels(method, SWEPT) + (() if own else (override,))
+                found.append((Cell(SWEPT, method, seed, setting, overrides), value))
     return found
 
 
-def oracle_of(task: str) -> Oracle | None:
-    """Tokens of the teacher's shortest trace; the embedded task has them as a column."""
-    if task == EMBEDDED:
-        return None
-
-    def tokens(row: EvaluationRow) -> int:
-        return REASONERS[task].oracle_tokens(row.prompt, row.reference)
-
-    return tokens
-
-
 def task_rows(task: str, options: argparse.Namespace) -> list[Row]:
-    """A row for each method that has a finished cell, the shortest first."""
+    """A row for each method that has a finished cell; by regret where the best is known, else the shortest first."""
     rows = []
     for method in options.methods:
         cells = [cell for cell in cells_of(task, [method], options.seeds) if cell.done(options.runs)]
         if cells:
-            rows.append(row_of(cells, options.runs, oracle_of(task)))
-    return sorted(rows, key=lambda row: row["mean_tokens"])
+            rows.append(row_of(cells, options.runs))
+    return leaderboard.ranked(rows)
 
 
 def sweep_rows(options: argparse.Namespace) -> list[Row]:
@@ -124,21 +124,28 @@ def pages(options: argparse.Namespace) -> None:
     for task in options.tasks:
         rows = task_rows(task, options)
         if rows:
-            stem = options.out / ("methods" if task == EMBEDDED else task)
-            leaderboard.write(rows, stem)
-            plot_methods(rows, stem.with_suffix(".png"))
-            title = "The embedded task" if task == EMBEDDED else f"reasoning-gym: {task}"
-            picture = f"![accuracy against tokens]({stem.name}.png)"
-            lines += [f"## {title}", "", facts(rows, options), leaderboard.start(rows), ""]
-            lines += [*leaderboard.table(rows), "", picture, ""]
-    rows = sweep_rows(options) if EMBEDDED in options.tasks else []
+            lines += [f"## {TITLES[task]}", "", *task_section(task, rows, options)]
+    rows = sweep_rows(options) if SWEPT in options.tasks else []
     if rows:
         leaderboard.write(rows, options.out / "coefficients")
         leaderboard.plot_settings(rows, options.out / "coefficients.png")
-        lines += ["## Coefficients", "", *SWEEP, "", facts(rows, options), "", *leaderboard.table(rows), ""]
+        lines += ["## Coefficients", "", *SWEEP, "", facts(rows), "", *leaderboard.table(rows), ""]
         lines += ["![accuracy against tokens by coefficient](coefficients.png)", ""]
     (options.out / "README.md").write_text("\n".join(lines))
     print(f"written: {options.out / 'README.md'}")
+
+
+def task_section(task: str, rows: Sequence[Row], options: argparse.Namespace) -> list[str]:
+    """The tables of a task, its rows as JSON and CSV, and its picture, with the frontier where it is known."""
+    stem = options.out / ("methods" if task == "chain_sum" else task)
+    leaderboard.write(rows, stem)
+    frontier = leaderboard.stored_frontier(rows)
+    plot_methods(rows, stem.with_suffix(".png"), frontier)
+    lines = [facts(rows), leaderboard.start(rows), "", *leaderboard.table(rows), ""]
+    if task in BEDS:
+        lines += [*leaderboard.frontier_table(rows), "", *leaderboard.level_table(rows), ""]
+        lines += [*leaderboard.behaviour_table(task, rows), ""]
+    return [*lines, f"![accuracy against tokens]({stem.name}.png)", ""]
 
 
 PREFACE = (
@@ -151,7 +158,10 @@ PREFACE = (
     f"- Budget area: mean accuracy if sampling stopped at {', '.join(map(str, leaderboard.BUDGETS[:-1]))} or "
     f"{leaderboard.BUDGETS[-1]} tokens,",
     "  each doubling weighing alike (the trapezoids in log scale); from the stored completions.",
-    "- x oracle: tokens over those of the shortest reasoning that the task's teacher would write.",
+    "- x oracle: tokens over those of the shortest reasoning that shows every step.",
+    "- Regret at a price of a token: value that the method leaves, in points (hundredths of a right answer), against",
+    "  the best policy there is ([testbeds.md](../testbeds.md)). Below: points of accuracy below the frontier at the",
+    "  same tokens. Beyond: tokens beyond those with which the frontier has the same accuracy.",
     "- s: training, median over seeds, on a machine that did other things too: rough.",
     "- Methods that do badly stay.",
     "",
@@ -159,17 +169,19 @@ PREFACE = (
 )
 
 SWEEP = (
-    "Each method's main coefficient at three values on the embedded task, one seed, all else as its recipe. GRPO,",
+    "Each method's main coefficient at three values on bed M, one seed, all else as its recipe. GRPO,",
     "Dr.GRPO and RLOO have none; Shop-R1's factor is divided out where the answer is the only part.",
 )
 
 
-def facts(rows: Sequence[Row], options: argparse.Namespace) -> str:
+def facts(rows: Sequence[Row]) -> str:
     """When, where and by what the rows were made."""
-    commits, dates = (sorted({item for row in rows for item in row[name]}) for name in ("commits", "dates"))
+    commits, dates, steps = (
+        sorted({item for row in rows for item in row[name]}) for name in ("commits", "dates", "steps")
+    )
     return (
         f"Trained on {', '.join(dates)}, commit {', '.join(commits)}, {processor()}, {os.cpu_count()} cores, one "
-        f"OpenMP thread a run; {options.steps} steps of 16 prompts x 8 completions of 128 training problems."
+        f"OpenMP thread a run; {', '.join(map(str, steps))} steps of 16 prompts x 8 completions."
     )
 
 
@@ -177,16 +189,15 @@ def run(options: argparse.Namespace) -> None:
     """Train what is missing: a seed of every task, then the sweep, then the other seeds."""
     reasoners = options.runs / "reasoners"
     for task in options.tasks:
-        if task != EMBEDDED:
-            prepare(REASONERS[task], reasoners)
+        prepare(REASONERS[task], reasoners)
+    steps = [] if options.steps is None else [f"trainer.max_steps={options.steps}"]
 
     def overrides(cell: Cell) -> list[str]:
-        of_task = [] if cell.task == EMBEDDED else REASONERS[cell.task].overrides(reasoners / cell.task)
-        return [*of_task, f"trainer.max_steps={options.steps}", "trainer.save_strategy=no"]
+        return [*REASONERS[cell.task].overrides(reasoners), *steps, "trainer.save_strategy=no"]
 
     first, *others = options.seeds
     cells = [cell for task in options.tasks for cell in cells_of(task, options.methods, [first])]
-    if EMBEDDED in options.tasks:
+    if SWEPT in options.tasks:
         cells += [cell for cell, _ in swept(options.methods, first)]
     cells += [cell for seed in others for task in options.tasks for cell in cells_of(task, options.methods, [seed])]
     train_all(list(dict.fromkeys(cells)), options.runs, overrides, options.workers, options.minutes)
@@ -194,11 +205,11 @@ def run(options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    tasks = [EMBEDDED, *REASONERS]
+    tasks = list(REASONERS)
     parser.add_argument("--tasks", nargs="+", choices=tasks, default=tasks)
     parser.add_argument("--methods", nargs="+", choices=method_names(), default=method_names())
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=32)
+    parser.add_argument("--steps", type=int, help="of each run; default: what the task's model recipe says")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--minutes", type=float, help="start no cell after these")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "methods", help="where the cells are stored")

@@ -100,12 +100,12 @@ def resident(field: str) -> float:
 
 
 def report(overrides: list[str], *, seconds: bool) -> None:
-    from concise_rl.planning import Request
+    from concise_rl.planning import PlanRequest
 
     overrides = ["method=hapo", *overrides, "trainer.max_steps=2", "trainer.save_strategy=no"]
     found, prompt_tokens = measure(overrides)
     length = next((item.split("=")[1] for item in overrides if "max_completion_length" in item), "160")
-    plan = Request.of([*overrides, f"prompt_tokens={prompt_tokens}", f"completion_tokens={length}"]).plan()
+    plan = PlanRequest.of([*overrides, f"prompt_tokens={prompt_tokens}", f"completion_tokens={length}"]).plan()
     planned = {
         phase: sum(part.bytes for part in parts if part.name != "runtime") for phase, parts in plan.phases.items()
     }
@@ -133,7 +133,7 @@ BEGIN, END = "<!-- scaling -->\n", "<!-- /scaling -->"
 
 def scaling_table(steps: int = 500) -> str:
     """Every model recipe on one H100 and on eight: all weights where they fit, else adapters."""
-    from concise_rl.planning import Request
+    from concise_rl.planning import PlanRequest
 
     lines = [
         "| `concise-rl plan ...` | prompts x completions | limit | sampling GB | update GB | sampling s "
@@ -143,10 +143,10 @@ def scaling_table(steps: int = 500) -> str:
     for hardware in ("h100x1", "h100x8"):
         for model in BIG:
             chosen = [f"hardware={hardware}", f"model={model}"]
-            plan = Request.of([*chosen, f"steps={steps}"]).plan()
+            plan = PlanRequest.of([*chosen, f"steps={steps}"]).plan()
             if plan.misfit:
                 chosen += LORA
-                plan = Request.of([*chosen, f"steps={steps}"]).plan()
+                plan = PlanRequest.of([*chosen, f"steps={steps}"]).plan()
             work, seconds = plan.work, {part.name: part.seconds for part in plan.durations}
             held = {phase: sum(part.bytes for part in parts) / 1e9 for phase, parts in plan.phases.items()}
             prompts = work.optimizer_rows * plan.hardware.ranks // work.group_size

@@ -103,7 +103,7 @@ def lean_step(
     trainer._drop_idle_rows, trainer._fuse_loss, trainer._share_prompts = drop, fuse, share
     budget = trainer.args.max_tokens_per_microbatch
     trainer.args.max_tokens_per_microbatch = tokens or budget
-    trainer._weigh([inputs])
+    trainer._weigh([inputs], 1)
     loss = float(trainer._forward_backward(trainer.model, trainer._loss_rows(inputs)))
     trainer.args.max_tokens_per_microbatch = budget
     return loss

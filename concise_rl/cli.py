@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from concise_rl.errors import printable, show_printable_tracebacks
+
 HELP = """\
 concise-rl: train reasoning models to think no longer than they need
 
@@ -21,7 +23,8 @@ commands
   compare   runs and evaluations in one page, Markdown, CSV and figures concise-rl compare runs/grpo runs/hapo
   fit       a run's curve: ceiling, speed, and what its half foretold   concise-rl fit runs/demo
   plan      memory, time and cost of a run before it runs (estimate)    concise-rl plan model=qwen3_1.7b hardware=h100x8
-  warmup    make the embedded reasoner from scratch                     concise-rl warmup --out my_tiny
+  predict   where a method settles on a test bed, without a model       concise-rl predict method=kimi data=which_sum
+  warmup    make the reasoner of an embedded task                       concise-rl warmup task=which_sum --out DIR
 
 train and eval take Hydra overrides:
   method=pear model=tiny data=chain_sum run=cpu peft=lora tracking=wandb      choose recipes (train)
@@ -57,13 +60,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stderr.write(f"error: there is no command {command!r}; {hint}\n")
         sys.exit(2)
     sys.argv = [f"concise-rl {command}", *rest]
+    show_printable_tracebacks()
     try:
         COMMANDS[command](rest)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("CONCISE_RL_TRACEBACK"):
             raise
-        from concise_rl.reporting.summary import printable  # a file or a server may have put anything into it
-
+        # A file or a server may have put anything into it.
         sys.stderr.write(f"error: {printable(' '.join(str(error).split()))}\n")
         sys.exit(2)
 
@@ -151,7 +157,6 @@ def compare(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
 
     from concise_rl.reporting.compare import compare as compare_paths
-    from concise_rl.reporting.summary import printable
 
     written = compare_paths(options.paths, options.out, options.baseline)
     for name, benchmark, sentence in written.sentences:
@@ -200,27 +205,55 @@ def plan(arguments: Sequence[str]) -> None:
 
     from concise_rl import planning
 
-    request = planning.Request.of(arguments)
+    request = planning.PlanRequest.of(arguments)
     print(planning.describe(request.plan(), request.title, request.price), end="")
 
 
 def warmup(arguments: Sequence[str]) -> None:
-    """Make the embedded reasoner from scratch: supervised traces that overthink; five to ten minutes on one core."""
+    """Make the reasoner of an embedded task by supervision: five to ten minutes on one core."""
     parser = argparse.ArgumentParser(prog="concise-rl warmup", description=warmup.__doc__)
+    parser.add_argument("task", nargs="?", default="task=chain_sum", metavar="task=NAME", help="default: chain_sum")
     parser.add_argument("--out", type=Path, required=True, help="folder for weights and tokenizer")
     parser.add_argument("--seed", type=int, default=0, help="another one makes another model of the kind (default 0)")
     options = parser.parse_args(arguments)
 
     import logging
 
-    from concise_rl.testbeds.warmup import make_embedded
+    from concise_rl.testbeds.warmups import make
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    metrics = make_embedded(options.out, options.seed)
+    metrics = make(options.task.removeprefix("task="), options.out, options.seed)
     print(
         f"{options.out}: {metrics['accuracy']:.1%} right at {metrics['mean_tokens']:.1f} tokens, "
-        f"{metrics['tokens_over_oracle']:.2f} times the shortest reasoning"
+        f"{metrics['tokens_over_oracle']:.2f} times the shortest reasoning that shows every step"
     )
+
+
+def predict(arguments: Sequence[str]) -> None:
+    """Foretell where a method settles on a test bed: a tabular policy on the bed's law, in seconds."""
+    parser = argparse.ArgumentParser(prog="concise-rl predict", description=predict.__doc__)
+    parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help="method=kimi data=which_sum, and its fields")
+    parser.add_argument("--steps", type=int, default=200, help="of 16 prompts x 8 completions (default 200)")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+
+    from concise_rl.commands import config
+    from concise_rl.evaluation.predict import BEDS
+    from concise_rl.evaluation.predict import predict as predict_points
+    from concise_rl.testbeds.beds import BEDS as KNOWN
+    from concise_rl.testbeds.frontier import PRICES
+
+    bed = next((item.partition("=")[2] for item in options.overrides if item.startswith("data=")), "running_total")
+    own = [f"data={bed}", f"model={KNOWN[bed].model}"] if bed in BEDS else []
+    composed = config.compose([*own, *(item for item in options.overrides if not item.startswith("data="))])
+    limit = int(composed.trainer.max_completion_length)
+    points = predict_points(config.method_of(composed), bed, limit, options.steps, seed=options.seed)
+    for number, point in enumerate(points):
+        step = number * max(1, options.steps // 10)
+        print(f"step {step:4d}: {point.accuracy:6.1%} right at {point.tokens:5.1f} tokens")
+    frontier = KNOWN[bed].frontier([prompt.messages[-1]["content"] for prompt in BEDS[bed]().test])
+    regrets = (f"{100 * frontier.regret(points[-1].accuracy, points[-1].tokens, price):.1f}" for price in PRICES)
+    print(f"regret at {', '.join(map(str, PRICES))} a token: {', '.join(regrets)} points")
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -231,6 +264,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "compare": compare,
     "fit": fit,
     "plan": plan,
+    "predict": predict,
     "warmup": warmup,
 }
 

@@ -1,11 +1,16 @@
-"""Files that are complete or as they were, whatever interrupts the writing."""
+"""Files that are complete or as they were, whatever interrupts the writing; and nothing is written through a link."""
 
 from __future__ import annotations
 
 import os
+import secrets
+import stat
 from pathlib import Path
 
 from concise_rl.errors import UserError
+
+_OWN = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+"""`O_NONBLOCK` keeps a named pipe, which nobody reads, from holding the caller; a plain file does not know it."""
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -14,18 +19,47 @@ def replace_text(path: Path, text: str) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    # A name that nobody can guess and plant a link under; one that exists is refused, a link too.
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    made = False
     try:
-        with aside.open("w", encoding="utf-8", errors="replace") as file:
+        with open(os.open(aside, _OWN | os.O_EXCL, 0o666), "w", encoding="utf-8", errors="replace") as file:
+            made = True
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        if made:
+            aside.unlink(missing_ok=True)
         raise UserError(
             f"cannot write {path} ({error.strerror}): free some space or choose another output folder"
         ) from error
+
+
+def check_own(path: Path) -> None:
+    """Refuse a file that has another name elsewhere, or is none: what is written to it would land there too.
+
+    Raises:
+        UserError: it is a symbolic link, a hard link, or no plain file. One that does not exist passes.
+    """
+    try:
+        found = path.lstat()
+    except OSError:
+        return
+    _refuse_shared(path, found)
+
+
+def _refuse_shared(path: Path, found: os.stat_result) -> None:
+    if stat.S_ISLNK(found.st_mode):
+        kind = "a symbolic link"
+    elif not stat.S_ISREG(found.st_mode):
+        kind = "no plain file"
+    elif found.st_nlink > 1:
+        kind = f"one file under {found.st_nlink} names (hard links)"
+    else:
+        return
+    raise UserError(f"{path} is {kind}, and what is written there would change another file: replace it by a copy")
 
 
 def append_lines(path: Path, text: str, *, go_on_with: str) -> None:
@@ -37,11 +71,13 @@ def append_lines(path: Path, text: str, *, go_on_with: str) -> None:
         go_on_with: what a person does once there is space again, as the message says it.
 
     Raises:
-        UserError: they cannot be written.
+        UserError: they cannot be written, or the file is a link (see `check_own`).
     """
     rest = memoryview(text.encode())
+    check_own(path)
     try:
-        with path.open("ab", buffering=0) as file:
+        with open(os.open(path, _OWN | os.O_APPEND, 0o666), "ab", buffering=0) as file:
+            _refuse_shared(path, os.fstat(file.fileno()))
             start = file.tell()
             try:
                 while rest:

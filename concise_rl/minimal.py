@@ -98,7 +98,7 @@ def rollout(
     cut_off = [vocabulary.cut_off(ids) for ids in completion_ids]
     verdicts = judge(verifier, pairs, cut_off, truncated=truncated, deadline_seconds=5.0)
     rows = [
-        LocalRollout(p.id, str(text), ids, answer, verdict, p.columns, limit=max_tokens)
+        LocalRollout(p.id, str(text), ids, answer, verdict, p.columns, max_tokens, p.reference)
         for p, text, ids, answer, verdict in zip(asked, texts, completion_ids, answers, verdicts, strict=True)
     ]
     batch = collect(rows, group_size=group_size, step=step, vocabulary=vocabulary).batch

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+
+from concise_rl.errors import UserError
 
 
 def rank() -> tuple[int, int]:
@@ -23,6 +26,27 @@ def on_every_rank(value: Any) -> list[Any]:
     gathered = [None] * ranks
     torch.distributed.all_gather_object(gathered, value)
     return gathered
+
+
+def first_decides(task: Callable[[], Any]) -> Any:
+    """What a task returns that the first rank alone does, on every rank.
+
+    Raises:
+        UserError: what the task raises, on the first rank; the others end with the same exit code and say nothing.
+    """
+    number, _ = rank()
+    found, error = None, None
+    if number == 0:
+        try:
+            found = task()
+        except UserError as refusal:
+            error = refusal
+    found, refused = on_every_rank((found, error is not None))[0]
+    if error is not None:
+        raise error
+    if refused:
+        sys.exit(2)
+    return found
 
 
 def own_share(items: Sequence[Any]) -> Sequence[Any]:

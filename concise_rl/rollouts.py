@@ -142,6 +142,7 @@ class LocalRollout:
         verdict: the verifier's; None before it was judged.
         columns: dataset columns of its prompt, and what an edit wrote.
         limit: the most tokens that it was allowed to sample; None: as many as it has.
+        reference: what the verifier compared with; empty before it was judged.
         sampled: (len(token_ids),) bool, the tokens that the policy chose, neither forced nor of a tool; None: all.
         trained: (len(token_ids),) bool, the tokens that enter the loss; None: those that were sampled. A prefix that
             several rows share is trained in one of them.
@@ -161,6 +162,7 @@ class LocalRollout:
     verdict: Verdict | None
     columns: Mapping[str, Any]
     limit: int | None = None
+    reference: str = ""
     sampled: Sequence[bool] | None = None
     trained: Sequence[bool] | None = None
     drawn: Mapping[int, float] = field(default_factory=dict)

@@ -7,11 +7,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 TRAIN=(env "CUDA_VISIBLE_DEVICES=0,1,2,3"
   accelerate launch --config_file "$LAUNCH/accelerate/${LAYOUT:-zero2}.yaml" --num_processes 4
   -m concise_rl.train run=gpu8_server "${OVERRIDES[@]}")
-# The server must sample from the very model that the overrides name.
-MODEL="$("${PYTHON:-python}" -c 'import sys; from concise_rl.commands.config import compose; print(compose(sys.argv[1:]).model.path)' \
-  run=gpu8_server "${OVERRIDES[@]}")"
+# The server must sample from the very model that the overrides name: its revision and its code too.
+SERVED="$("${PYTHON:-python}" -m concise_rl.commands.served run=gpu8_server "${OVERRIDES[@]}")"
+mapfile -t SERVED <<<"$SERVED"
 SERVE=(env "CUDA_VISIBLE_DEVICES=4,5,6,7"
-  trl vllm-serve --model "$MODEL" --data_parallel_size 4 --host 127.0.0.1 --port 8000)
+  trl vllm-serve "${SERVED[@]}" --data_parallel_size 4 --host 127.0.0.1 --port 8000)
 
 if $PRINT; then
   show "${SERVE[@]}"
@@ -19,6 +19,8 @@ if $PRINT; then
   exit
 fi
 
+# Killed, this script leaves no server behind where the system can see to it.
+if command -v setpriv >/dev/null; then SERVE=(setpriv --pdeathsig TERM "${SERVE[@]}"); fi
 "${SERVE[@]}" &
 server=$!
 trap 'kill "$server" 2>/dev/null || true' EXIT

@@ -67,10 +67,11 @@ class Model:
     """A causal language model and how to load it.
 
     Attributes:
-        path: `embedded:tiny`, a local folder, or a hub id.
+        path: `embedded:tiny` or another embedded reasoner, a local folder, or a hub id.
         dtype: weights' type, `auto` or a torch dtype name.
         think_end: the tag that ends the thinking phase.
         threads: OpenMP threads of this process on CPU; 0 leaves torch's choice.
+        merge_adapter: where `path` is a LoRA adapter, add it to its base's weights and go on from those.
     """
 
     name: str = "???"
@@ -81,16 +82,21 @@ class Model:
     trust_remote_code: bool = False
     think_end: str = "</think>"
     threads: int = 0
+    merge_adapter: bool = False
 
 
 @dataclass
 class EvaluationNode:
-    """The evaluation before and after training.
+    """An evaluation: of a run before and after training, and of `concise-rl eval`.
+
+    A model recipe holds its maker's recommended sampling; recipes of data, and the command line, come after it.
 
     Attributes:
         problems: how many of the test split, evenly spread; 0 skips the evaluation, null takes all.
         samples: completions a problem.
+        temperature, top_p, top_k, min_p: see `concise_rl.evaluation.backends.Sampling`.
         max_new_tokens: token limit of a completion.
+        chat_template_kwargs: further arguments of the model's chat template, such as `{enable_thinking: false}`.
         split: of the data source.
     """
 
@@ -98,7 +104,10 @@ class EvaluationNode:
     samples: int = 1
     temperature: float = 1.0
     top_p: float = 1.0
-    max_new_tokens: int = "${longest_completion:}"  # type: ignore[assignment]
+    top_k: int = 0
+    min_p: float = 0.0
+    max_new_tokens: int | None = "${longest_completion:}"  # type: ignore[assignment]
+    chat_template_kwargs: dict[str, Any] | None = "${trainer.chat_template_kwargs}"  # type: ignore[assignment]
     split: str = "test"
     seed: int = 1234
 
@@ -158,7 +167,8 @@ def _defaults(component: type) -> dict[str, Any]:
         value = f.default.value if isinstance(f.default, Enum) else f.default
         return list(value) if isinstance(value, tuple) else value
 
-    return {f.name: default(f) for f in dataclasses.fields(component)}
+    # A tokenizer is an object, which no recipe can name.
+    return {f.name: default(f) for f in dataclasses.fields(component) if f.init and f.name != "tokenizer"}
 
 
 def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
@@ -199,8 +209,10 @@ def explain(error: Exception) -> str:
     return one_line(cause)
 
 
-OPEN = re.compile(r"trainer\.|(data\.config|benchmark\.config|backend\.engine)[.=]")
-"""Overrides of what others define: fields of TRL's GRPOConfig, of a reasoning-gym task, of vLLM's engine."""
+OPEN = re.compile(
+    r"trainer\.|(data\.config|benchmark\.config|backend\.engine|backend\.extra_body|evaluation\.chat_template_kwargs)[.=]"
+)
+"""Overrides of what others define: fields of TRL's GRPOConfig, of a reasoning-gym task, of a template or a server."""
 
 
 def open_foreign(overrides: Sequence[str]) -> list[str]:

@@ -15,10 +15,12 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from concise_rl.commands import config as configuration
+from concise_rl.errors import printable, show_printable_tracebacks
 
 
 def through_hydra(task: Callable[[DictConfig], None], config_name: str) -> None:
     """Run a task on what the command line composes; an override that is refused is one line and exit code 2."""
+    show_printable_tracebacks()
     configuration.register()
     sys.argv[1:] = configuration.open_foreign(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print errors itself, several lines each
@@ -32,8 +34,7 @@ def through_hydra(task: Callable[[DictConfig], None], config_name: str) -> None:
 
 def refuse(message: str) -> NoReturn:
     """Say what a person can mend, in one line, and exit with 2."""
-    from concise_rl.reporting.summary import printable  # a file or a server may have put anything into it
-
+    # A file or a server may have put anything into it.
     sys.stderr.write(f"error: {printable(message)}\n")
     sys.exit(2)
 
@@ -50,12 +51,22 @@ def guarded(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
             refuse(configuration.one_line(error))
         except RuntimeError as error:
             leave_lost_rank(error)
+            leave_lost_worker(error)
             raise
         except KeyboardInterrupt:
-            sys.stderr.write("interrupted; go on with resume=auto\n")
+            sys.stderr.write("interrupted\n")
             sys.exit(130)
 
     return guarded_task
+
+
+def leave_lost_worker(error: RuntimeError) -> None:
+    """Refuse in one line where a worker of torch's data loader is gone; return from any other error."""
+    if "DataLoader worker" in str(error) and not os.environ.get("CONCISE_RL_TRACEBACK"):
+        refuse(
+            f"a data loader worker died ({configuration.one_line(error)}): the system kills for memory; lower "
+            "trainer.dataloader_num_workers, and go on with resume=auto"
+        )
 
 
 def leave_lost_rank(error: RuntimeError) -> None:
@@ -65,8 +76,8 @@ def leave_lost_rank(error: RuntimeError) -> None:
     if os.environ.get("CONCISE_RL_TRACEBACK") or not rank_is_lost(error):
         return
     sys.stderr.write(
-        f"error: rank {os.environ.get('RANK', '?')} lost another rank ({configuration.one_line(error)}): the launcher "
-        "says at its end which one failed first, and of what; go on with resume=auto\n"
+        f"error: rank {os.environ.get('RANK', '?')} lost another rank ({printable(configuration.one_line(error))}): "
+        "the launcher says at its end which one failed first, and of what; go on with resume=auto\n"
     )
     # The launcher takes the first failure that it sees for the cause; it ends this process when it has seen that one.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from concise_rl.commands import config as configuration
 from concise_rl.commands.entry import through_hydra
+from concise_rl.commands.evaluation import check_eval, evaluate
+from concise_rl.commands.run_folder import check_not_trained_on
 from concise_rl.commands.train import quiet_libraries
 from concise_rl.data import DataSource, Prompt
-from concise_rl.errors import UserError
+from concise_rl.errors import UserError, printable
 from concise_rl.verifiers import Verifier
 
 if TYPE_CHECKING:
@@ -61,6 +63,8 @@ def run(config: DictConfig) -> None:
         torch.set_num_threads(config.model.threads)
     out = Path(config.out or default_folder(config))
     prompts = [load_test(task.config, task.source, task.verifier) for task in tasks]
+    for task, problems in zip(tasks, prompts, strict=True):
+        check_not_trained_on(config.model.path, task.name, problems)
     backend, tokenizer = load_backend(config)
     console = Console(highlight=False)
     summaries = {}
@@ -81,9 +85,11 @@ def planned(config: DictConfig, chosen: str, overrides: Sequence[str]) -> list[T
     """The benchmarks to run: `benchmark`, which has the name `chosen`, or each of `benchmarks` composed in its place.
 
     Raises:
-        UserError: an unknown benchmark or field, one named twice, or both `benchmark=` and `benchmarks=` given.
+        UserError: an unknown benchmark or field, one named twice, or both `benchmark=` and `benchmarks=` given; and
+            see `check_eval`.
     """
     if not config.benchmarks:
+        check_eval(config, overrides)
         return [_task(chosen, config)]
     both = [item for item in overrides if item.lstrip("+~").startswith(("benchmark=", "benchmark."))]
     if both:
@@ -107,6 +113,7 @@ def planned(config: DictConfig, chosen: str, overrides: Sequence[str]) -> list[T
                 known = configuration.closest(key, composed.benchmark)
                 raise UserError(f"benchmarks: {benchmark} has no field {key!r}{known}")
             composed.benchmark[key] = value
+        check_eval(composed, common)
         tasks.append(_task(name, composed))
     return tasks
 
@@ -141,10 +148,15 @@ def load_backend(config: DictConfig) -> tuple[Backend, Any]:
                 f"backend.endpoint=completions renders prompts with the tokenizer of model.path={config.model.path}: "
                 "name the served model's, model=hf model.path=..., or let the server do it, backend.endpoint=chat"
             )
-        return backend, None if backend.endpoint == "chat" else load_tokenizer(config.model)
+        if backend.endpoint == "completions":
+            return backend, load_tokenizer(config.model)
+        # Nothing is rendered here; a tokenizer at hand counts the thinking that the server does not count.
+        at_hand = config.model.path not in EMBEDDED and Path(config.model.path).is_dir()
+        return (replace(backend, tokenizer=load_tokenizer(config.model)) if at_hand else backend), None
     tokenizer = load_tokenizer(config.model)
     if name == "vllm":
-        return VLLMBackend(EMBEDDED.get(config.model.path, config.model.path), **fields), tokenizer
+        loading = {key: config.model[key] for key in ("dtype", "revision", "trust_remote_code")}
+        return VLLMBackend(EMBEDDED.get(config.model.path, config.model.path), **loading, **fields), tokenizer
     return TransformersBackend(load_model(config.model), tokenizer, **fields), tokenizer
 
 
@@ -152,31 +164,24 @@ def evaluate_task(
     task: Task, prompts: Sequence[Prompt], backend: Backend, tokenizer: Any, folder: Path, console: Console
 ) -> dict[str, Any]:
     """One benchmark: its completions into `folder/evaluation.jsonl`, its summary into `summary.json` and returned."""
-    from concise_rl.evaluation import Mode, budget_sweep, evaluate
+    from concise_rl.evaluation import Mode, budget_sweep
     from concise_rl.evaluation.yap import yap_summary
     from concise_rl.files import replace_text
-    from concise_rl.reporting.evaluations import counting
+    from concise_rl.reporting.evaluations import counting, sampling_line
     from concise_rl.reporting.run_log import to_json
 
-    config, options, sweep = task.config, task.config.evaluation, task.config.sweep
+    config, sweep = task.config, task.config.sweep
     make_folder(folder)
     with counting(task.name, console) as on_progress:
         result = evaluate(
+            config,
             backend,
             tokenizer,
             prompts,
             task.verifier,
-            system=config.system_prompt,
-            samples=options.samples,
-            max_new_tokens=options.max_new_tokens,
-            temperature=options.temperature,
-            top_p=options.top_p,
-            seed=options.seed,
             mode=Mode(**configuration.to_object(config.mode, "mode")),
             store=folder / "evaluation.jsonl",
             keep_token_ids=bool(sweep.budgets),
-            think_end=config.model.think_end,
-            verify_deadline_seconds=config.verify_deadline_seconds,
             on_progress=on_progress,
         )
     summary = {"benchmark": task.name, **result.summary()}
@@ -195,10 +200,11 @@ def evaluate_task(
             )
         summary["budget_curve"] = curve.summary()
     if getattr(task.source, "brevity", False):
-        summary["yap"] = yap_summary(result.rows)
+        summary["yap"] = yap_summary(result.rows, config.model.think_end)
     replace_text(folder / "summary.json", to_json(summary))
     for notice in result.notices():
-        console.print(f"{task.name}: {notice}", markup=False)
+        console.print(printable(f"{task.name}: {notice}"), markup=False)
+    console.print(printable(f"{task.name}: {sampling_line(result.settings)}"), markup=False, soft_wrap=True)
     return summary
 
 

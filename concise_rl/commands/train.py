@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 # Before torch is imported: spinning OpenMP threads stall every neighbour on a shared machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -17,21 +19,21 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from concise_rl.commands import checks
 from concise_rl.commands import config as configuration
+from concise_rl.commands import evaluation as evaluations
+from concise_rl.commands import run_folder as folders
 from concise_rl.commands.entry import through_hydra
+from concise_rl.commands.guarded import Start, train_guarded
 from concise_rl.engine import checkpoint
-from concise_rl.errors import UserError
+from concise_rl.engine.run_lock import run_lock
+from concise_rl.engine.settings import check_settings, experiment, flat
+from concise_rl.engine.stopping import Stopped, StopSignals
+from concise_rl.methods.method import Method
 from concise_rl.methods.schedules import out_of_reach
-from concise_rl.options import Action, Guard
 
 EXIT_PREEMPTED = 75
-"""Exit code after a checkpoint on SIGTERM: sysexits' "try again later", for a scheduler to requeue on."""
-
-RUN_FILES = (
-    "config.json", "metrics.jsonl", "rollouts.jsonl", "summary.json", "evaluation-before.jsonl",
-    "evaluation-after.jsonl", "training.png", "report.html",
-)  # fmt: skip
-"""What a run writes into its folder beside `checkpoint-*` and `model`; `overwrite=true` removes these alone."""
+"""Exit code after SIGTERM or Ctrl-C: sysexits' "try again later", for a scheduler to requeue on."""
 
 
 def main() -> None:
@@ -42,61 +44,148 @@ def main() -> None:
 def run(config: DictConfig) -> None:
     """Evaluate, train, evaluate again, and write what came of it into the run folder."""
     # What can be refused without a model is refused before one is loaded.
-    schedules = configuration.method_of(config).schedules
-    unseen = out_of_reach(schedules, configuration.steps_of(config)) if schedules else []
+    method = configuration.method_of(config)
+    unreached(config, method)
     configuration.teaching_of(config)
-    verifier = configuration.verifier_of(config)
-    source = configuration.to_object(config.data, "data")
-    guard = configuration.guard_of(config)
-    folder = run_folder(config)
+    configuration.verifier_of(config)
+    configuration.to_object(config.data, "data")
+    configuration.guard_of(config)
+    evaluations.settings_of(config)
+    checks.check_trainer_fields(configuration.trainer_fields(config))
 
-    import torch
     from accelerate import PartialState
 
     from concise_rl.engine.trainer import ConciseConfig
-    from concise_rl.model.loading import load_model, load_prompts, load_tokenizer, whole
-    from concise_rl.reporting.session import Session
+    from concise_rl.model.loading import check_policy
+    from concise_rl.ranks import first_decides
 
     quiet_libraries()
+    check_policy(config.model, config.peft)
+    folder = run_folder(config)
+    args = ConciseConfig(output_dir=str(folder), **configuration.trainer_fields(config))
+    PartialState()  # names the ranks
+    with StopSignals() as signals, ExitStack() as held:
+
+        def claim() -> None:
+            held.enter_context(run_lock(folder))
+            folders.prepare(folder, resume=config.resume, overwrite=config.overwrite)
+
+        try:
+            first_decides(claim)
+            run_locked(config, args, folder, method, signals)
+        except Stopped:
+            leave_stopped(signals, folder)
+
+
+def run_locked(config: DictConfig, args: Any, folder: Path, method: Method, signals: StopSignals) -> None:
+    """The run, once its folder is its own."""
+    import torch
+    from accelerate import PartialState
+
+    from concise_rl.reporting.session import Session
+
     if config.model.threads:
         torch.set_num_threads(config.model.threads)
-    args = ConciseConfig(output_dir=str(folder), **configuration.trainer_fields(config))
-    ranks = PartialState()
-    if ranks.is_main_process:
-        prepare(folder, resume=config.resume, overwrite=config.overwrite)
-    ranks.wait_for_everyone()
-
-    tokenizer = load_tokenizer(config.model)
-    train, test = load_prompts(config, source, verifier)
-    model = load_model(config.model)
     session = Session(
         f"{config.method.name} on {HydraConfig.get().runtime.choices['data']}, {config.model.name}, seed {config.seed}",
         folder,
         total_steps=args.max_steps,
-        active=ranks.is_main_process,
+        active=PartialState().is_main_process,
         show_progress=config.run.progress,
         rollouts_every=config.run.rollouts_every,
         tracking=config.tracking,
     )
-    for sentence in unseen:
+    for sentence in unreached(config, method):
         session.warn(sentence)
-    start = find_checkpoint(folder, config.resume, session.warn)
+    train_and_evaluate(config, args, session, begin(config, folder, session), method, signals)
 
-    def evaluation(name: str, evaluated: Any, *, stored: bool) -> Any:
-        return session.evaluation(name, lambda: evaluate(config, evaluated, tokenizer, test, verifier), stored=stored)
 
-    before = None
+def unreached(config: DictConfig, method: Method) -> list[str]:
+    """What of the method's schedules this run does not come to, for people.
+
+    Raises:
+        UserError: a schedule would never move, or the run's steps are not known.
+    """
+    return out_of_reach(method.schedules, configuration.steps_of(config)) if method.schedules else []
+
+
+def leave_stopped(signals: StopSignals, folder: Path, saved: str = "ended at once") -> NoReturn:
+    """Exit on a signal, and say on the first rank where the run can go on."""
+    from concise_rl.ranks import rank
+
+    if rank()[0] == 0:
+        # By sizes alone: whoever sent the signal does not wait for checksums of large weights.
+        saves = [folder / f"checkpoint-{step}" for step in checkpoint.steps(folder)]
+        whole = [found for found in saves if checkpoint.verify(found, contents=False) is None]
+        step = f"step {checkpoint.step_of(whole[-1])}" if whole else "step 0, as nothing is saved yet"
+        sys.stderr.write(f"{signals.received or 'SIGTERM'}: {saved}; resume=auto goes on from {step}\n")
+    sys.exit(EXIT_PREEMPTED)
+
+
+def begin(config: DictConfig, folder: Path, session: Any) -> Start:
+    """Find what to go on from, say so, and refuse or tell what changed since it was saved.
+
+    Raises:
+        UserError: nothing can be gone on from, or the run would be another experiment.
+    """
+    from concise_rl.ranks import first_decides
+
+    tell, settings = session.progress.message, experiment(configuration.resolved(config))
+
+    def find() -> Path | None:
+        found = folders.find_checkpoint(folder, config.resume, tell, session.warn)
+        if found is not None:
+            _, saved = checkpoint.load_state(found)
+            in_shards = str(saved.get("optimizer")).startswith("zero")
+            for text in check_settings(str(found), saved.get("settings", {}), settings, in_shards=in_shards):
+                tell(text)
+        return found
+
+    found = first_decides(find)
+    return Start(found, checkpoint.load_state(found)[1] if found else {}, settings)
+
+
+def train_and_evaluate(
+    config: DictConfig, args: Any, session: Any, start: Start, method: Method, signals: StopSignals
+) -> None:
+    """Load, evaluate, train, save, evaluate, report."""
+    from concise_rl.model.loading import load_policy, load_tokenizer, whole
+    from concise_rl.ranks import first_decides
+
+    folder = session.folder
+    verifier = configuration.verifier_of(config)
+    tokenizer = load_tokenizer(config.model)
+    train, test = checked_prompts(config, args, method, tokenizer, verifier, start, session.progress.message)
+    evaluated = {"run": evaluation_settings(config, test)}
+    if start.folder is not None:
+        folders.check_stored_evaluation(folder / "evaluation-before.jsonl", evaluated["run"])
+
+    def load() -> Any:
+        return load_policy(config.model, config.peft, session.warn)
+
+    def build(model: Any) -> Any:
+        return build_trainer(config, args, model, tokenizer, train, sinks=session.sinks)
+
+    def evaluation(name: str, model: Any, *, stored: bool) -> Any:
+        def run() -> Any:
+            return evaluate(config, model, tokenizer, test, verifier)
+
+        return session.evaluation(name, run, stored=stored, settings=evaluated)
+
+    model, before = load(), None
     if test:
         with whole(model):
-            before = evaluation("before", model, stored=start is not None)
+            before = evaluation("before", model, stored=start.folder is not None)
     held = [model]
     del model
-    with session.training(configuration.resolved(config), step=checkpoint.step_of(start) if start else 0):
-        trainer, preempted = train_guarded(config, args, held, tokenizer, train, session, guard, start)
+    first_decides(lambda: folders.begin_steps(folder, start.folder, train, session.progress.message))
+    with session.training(configuration.resolved(config), step=start.step):
+        trainer, preempted = train_guarded(
+            args, configuration.guard_of(config), load, build, held, session, start, signals
+        )
     if preempted:
-        session.warn(f"SIGTERM: saved at step {trainer.state.global_step}; go on with resume=auto")
-        sys.exit(EXIT_PREEMPTED)
-    trainer.save_model(str(folder / "model"))
+        leave_stopped(signals, folder, f"ended after step {trainer.state.global_step}")
+    save_model(trainer, folder)
     after = None
     if test:
         with trainer.generation_model() as trained:
@@ -104,79 +193,83 @@ def run(config: DictConfig) -> None:
     session.finish(before, after)
 
 
-def train_guarded(
+def checked_prompts(
     config: DictConfig,
     args: Any,
-    held: list[Any],
+    method: Method,
     tokenizer: Any,
-    prompts: Sequence[Any],
-    session: Any,
-    guard: Guard,
-    start: Path | None,
-) -> tuple[Any, bool]:
-    """Train to the end under the guards; where they say so, go back to an older checkpoint at half the rate.
+    verifier: Any,
+    start: Start,
+    tell: Callable[[str], None],
+) -> tuple[list[Any], list[Any]]:
+    """The problems to train and to test on, once they fit the run.
 
-    Args:
-        held: the model, taken out here: one that is given up is to leave the memory.
-        start: the checkpoint to go on from.
-
-    Returns:
-        The trainer, and whether SIGTERM ended the run.
+    Raises:
+        DataError: they do not, and how.
+        UserError: the checkpoint was trained on others.
     """
-    import gc
+    from concise_rl.engine.order import edit_prompt
+    from concise_rl.engine.resuming import check_prompts, check_window, fingerprint
+    from concise_rl.model.loading import context_of, load_prompts
 
-    from transformers import PrinterCallback
-
-    from concise_rl.engine.guards import MAX_ROLLBACKS, rollbacks
-    from concise_rl.model.loading import load_model
-
-    folder, halvings = Path(args.output_dir), None
-    while True:
-        trainer = build_trainer(config, args, held.pop(), tokenizer, prompts, sinks=session.sinks)
-        if halvings is None:
-            warn_of_idle_history(trainer, session.warn)
-        trainer.remove_callback(PrinterCallback)
-        collapse, preemption = watch(trainer, guard, session.warn, earlier=session.metrics(), halvings=halvings)
-        trainer.train(resume_from_checkpoint=str(start) if start else None)
-        sign_step = collapse.rollback_from
-        if preemption.asked or sign_step is None:
-            return trainer, preemption.asked
-        older = go_back(folder, sign_step - guard.window, session)
-        if older is None:
-            session.warn(f"no complete checkpoint is {guard.window} steps older: training ends here")
-            return trainer, False
-        start, halvings = older, rollbacks(args, trainer.lr_scheduler) + 1
-        session.warn(
-            f"rollback {halvings} of {MAX_ROLLBACKS}: on from {start} at a learning rate of "
-            f"{args.learning_rate / 2**halvings:g}"
+    check_window(args)
+    source = configuration.to_object(config.data, "data")
+    train, test = load_prompts(config, source, verifier)
+    if test:
+        train = folders.without_test_problems(train, source.load(config.evaluation.split), tell)
+    check_prompts(str(start.folder), start.saved, fingerprint(prompt.id for prompt in train))
+    checks.check_generation(args, train)
+    checks.check_columns(method.needs, [edit_prompt(method, prompt, config.seed) for prompt in train])
+    context, template = context_of(config.model), args.chat_template_kwargs
+    for prompts, limit, field in (
+        (train, args.max_completion_length, "trainer.max_completion_length"),
+        (test, config.evaluation.max_new_tokens, "evaluation.max_new_tokens"),
+    ):
+        checks.check_lengths(
+            prompts, tokenizer, config.system_prompt, context=context, limit=limit, field=field, template=template
         )
-        del trainer, collapse, preemption
-        gc.collect()
-        held.append(load_model(config.model))
+    return train, test
 
 
-def warn_of_idle_history(trainer: Any, warn: Callable[[str], None]) -> None:
-    """Tell when a shaper that compares with a prompt's earlier answers will never see a prompt again."""
-    from concise_rl.methods.history import History
+def evaluation_settings(config: DictConfig, test: Sequence[Any]) -> dict[str, Any]:
+    """What an evaluation before training must share with the one after it."""
+    from concise_rl.engine.resuming import fingerprint
 
-    names = [type(c).__name__ for c in trainer.method.components.values() if isinstance(c.init(), History)]
-    visits = trainer.visits_per_prompt()
-    if names and visits <= 1:
-        warn(
-            f"{names[0]} compares with a prompt's earlier answers, but this run draws {visits:.0%} of its prompts, "
-            "none twice, so it changes nothing: raise trainer.max_steps, or train on fewer problems"
-        )
+    resolved = configuration.resolved(config)
+    names = ("evaluation", "verifier", "system_prompt", "verify_deadline_seconds")
+    shared = {name: resolved[name] for name in names} | {"model": {"think_end": config.model.think_end}}
+    shared["trainer"] = {"chat_template_kwargs": resolved["trainer"].get("chat_template_kwargs")}
+    return flat(shared) | {"data": fingerprint(prompt.id for prompt in test)}
 
 
-def go_back(folder: Path, until: int, session: Any) -> Path | None:
-    """The newest complete checkpoint up to a step, as all ranks see it; later ones and what was logged after it go."""
-    from concise_rl.ranks import on_every_rank
+def save_model(trainer: Any, folder: Path) -> None:
+    """Write `model/` aside and rename it: a run that dies here saves it when it is resumed.
 
-    found = checkpoint.newest_complete(folder, session.warn, until=until) if session.active else None
-    if found is not None:
-        checkpoint.discard_after(folder, checkpoint.step_of(found))
-        session.rewind(checkpoint.step_of(found))
-    return on_every_rank(found)[0]
+    Raises:
+        UserError: the disk refuses, or the run folder is gone.
+    """
+    from concise_rl.ranks import first_decides, on_every_rank
+
+    staging = checkpoint.staging_dir(folder) / "model"
+
+    def publish() -> None:
+        shutil.rmtree(staging / "ref", ignore_errors=True)  # TRL's copy of the adapter that the run began with
+        shutil.copy(folder / folders.TRAINED_ON, staging)
+        checkpoint.replace_folder(staging, folder / "model")
+        with contextlib.suppress(OSError):
+            staging.parent.rmdir()
+
+    def check() -> None:
+        if not folder.is_dir():
+            raise checkpoint.CheckpointError(
+                f"{folder / 'model'} cannot be saved: its folder was removed; bring it back and go on with resume=auto"
+            )
+
+    first_decides(check)
+    with checkpoint.saving(folder / "model"):
+        trainer.save_model(str(staging))
+        on_every_rank(None)  # all have written their part
+        first_decides(publish)
 
 
 def build_trainer(
@@ -190,8 +283,12 @@ def build_trainer(
     **options: Any,
 ) -> Any:
     """The trainer that a configuration describes, a `ConciseTrainer` or the subclass `kind`; `options` override."""
+    from accelerate.utils import is_peft_model
+
+    from concise_rl.engine.reference import reference_from
     from concise_rl.engine.trainer import ConciseTrainer, training_dataset
-    from concise_rl.model.loading import lora
+    from concise_rl.model.adapters import lora
+    from concise_rl.model.loading import load_model
 
     described = {
         "method": configuration.method_of(config),
@@ -200,39 +297,11 @@ def build_trainer(
         "think_end": config.model.think_end,
         "verify_deadline_seconds": config.verify_deadline_seconds,
         "teaching": configuration.teaching_of(config),
-        "peft_config": lora(config.peft),
+        # An adapter that the run begins with goes on training: its own settings are in its folder.
+        "peft_config": None if is_peft_model(model) else lora(config.peft, config.model.revision),
     }
-    return (kind or ConciseTrainer)(model, args=args, processing_class=tokenizer, **described | options)
-
-
-def watch(
-    trainer: Any,
-    guard: Guard,
-    warn: Callable[[str], None],
-    *,
-    earlier: Sequence[Mapping[str, float]] = (),
-    halvings: int | None = None,
-) -> tuple[Any, Any]:
-    """Set the guards of `concise_rl.engine.guards` over a run; returns those that tell of a collapse and of preemption.
-
-    Args:
-        earlier: what the main process has logged so far.
-        halvings: of the learning rate; None leaves it.
-    """
-    from concise_rl.engine.guards import LowerRate, SaveOnTerm, SkipNonFinite, WatchCollapse
-    from concise_rl.ranks import on_every_rank
-
-    def record(name: str, value: float) -> None:
-        trainer._metrics["train"][name].append(value)
-
-    collapse = WatchCollapse(guard, warn, earlier=on_every_rank(earlier)[0])
-    preemption = SaveOnTerm(lambda here: any(on_every_rank(here)))
-    callbacks = [SkipNonFinite(guard.nonfinite_steps, record, lambda: trainer.model_wrapped), collapse, preemption]
-    if guard.action is Action.rollback:
-        callbacks.append(LowerRate(halvings, record))
-    for callback in callbacks:
-        trainer.add_callback(callback)
-    return collapse, preemption
+    with reference_from(lambda: load_model(config.model, lambda _: None)):
+        return (kind or ConciseTrainer)(model, args=args, processing_class=tokenizer, **described | options)
 
 
 def quiet_libraries() -> None:
@@ -248,23 +317,14 @@ def quiet_libraries() -> None:
 
 def evaluate(config: DictConfig, model: Any, tokenizer: Any, prompts: Sequence[Any], verifier: Any) -> Any:
     """This run's evaluation of a model; several ranks each take every n-th problem, and all get the whole."""
+    from concise_rl.engine.order import edit_prompt
     from concise_rl.evaluation import Evaluation
-    from concise_rl.evaluation import evaluate as evaluate_prompts
     from concise_rl.ranks import on_every_rank, own_share
 
-    options = config.evaluation
-    share = evaluate_prompts(
-        model,
-        tokenizer,
-        own_share(prompts),
-        verifier,
-        system=config.system_prompt,
-        samples=options.samples,
-        max_new_tokens=options.max_new_tokens,
-        temperature=options.temperature,
-        seed=options.seed,
-    )
-    return Evaluation(rows=[row for rows in on_every_rank(share.rows) for row in rows])
+    method = configuration.method_of(config)
+    edited = [edit_prompt(method, prompt, config.seed) for prompt in own_share(prompts)]
+    share = evaluations.evaluate(config, model, tokenizer, edited, verifier)
+    return Evaluation([row for rows in on_every_rank(share.rows) for row in rows], on_every_rank(share.settings)[0])
 
 
 def run_folder(config: DictConfig) -> Path:
@@ -273,52 +333,6 @@ def run_folder(config: DictConfig) -> Path:
     if hydra_config.mode == RunMode.MULTIRUN:
         return Path(hydra_config.runtime.output_dir)
     return Path(config.run.dir)
-
-
-def prepare(folder: Path, *, resume: str, overwrite: bool) -> None:
-    """Make the run folder, and refuse to mix two runs in one.
-
-    Raises:
-        UserError: the folder holds a run and neither resume nor overwrite was asked for, it cannot be written, or a
-            link in it leads elsewhere.
-    """
-    if (folder / "metrics.jsonl").exists() and resume == "never":
-        if not overwrite:
-            raise UserError(
-                f"run.dir={folder} already holds a run: go on with resume=auto, "
-                "choose another run.dir, or throw it away with overwrite=true"
-            )
-        checkpoint.clean_staging(folder)
-        for name in RUN_FILES:
-            (folder / name).unlink(missing_ok=True)
-        for old in [*folder.glob("checkpoint-*"), folder / "model"]:
-            shutil.rmtree(old, ignore_errors=True)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in (*RUN_FILES, "model", "wandb", ".writable"):
-            if (folder / name).is_symlink():
-                raise UserError(
-                    f"{folder / name} is a symbolic link, and a run writes into its own folder alone: "
-                    "remove it, or choose another run.dir"
-                )
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"run.dir={folder} cannot be written ({error.strerror}): choose another run.dir") from error
-    checkpoint.clean_staging(folder)
-
-
-def find_checkpoint(folder: Path, resume: str, warn: Callable[[str], None]) -> Path | None:
-    """The checkpoint to go on from: none, the newest complete one, or the one that was named."""
-    if resume == "never":
-        return None
-    if resume == "auto":
-        return checkpoint.newest_complete(folder, warn)
-    damage = checkpoint.verify(Path(resume))
-    if damage:
-        raise UserError(f"resume={resume}: {damage}; name a complete checkpoint folder, or use resume=auto")
-    return Path(resume)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from concise_rl.data.base import Message, Prompt, content_key
+from concise_rl.data.bounded import OutOfBounds, WorkFailed, bounded
 from concise_rl.errors import DataError, UserError
 
 Row = Mapping[str, Any]
@@ -22,6 +23,12 @@ Placed = tuple[str, Row]
 """Where a row stands, for people, and the row."""
 
 _SPLITS = ("train", "test")
+
+UNPACKING = 8
+"""A Parquet file may unpack to so many times its size, and what `bounded` allows; text shrinks to a third or so."""
+
+PARQUET_ROWS = 64
+"""Rows that are unpacked at once."""
 
 
 @dataclass
@@ -300,13 +307,43 @@ def _read_json(path: Path) -> list[Placed]:
 
 
 def _read_parquet(path: Path) -> list[Placed]:
-    import pyarrow
+    """The rows, unpacked within bounds: a file of a few kilobytes can hold many gigabytes."""
+    rows: list[Row] = []
+    extra = UNPACKING * path.stat().st_size
+    try:
+        for row in bounded(
+            "concise_rl.data.files:parquet_rows", {"path": str(path)}, silence_seconds=60.0, extra_bytes=extra
+        ):
+            rows.append(row)
+    except OutOfBounds as error:
+        raise DataError(f"{path} row {len(rows)} {error}: split the file, or write it as .jsonl") from error
+    except WorkFailed as error:
+        if error.kind == "UnicodeDecodeError":
+            raise DataError(f"{path} row {len(rows)}: {error}; mend the text or drop the row") from error
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path} is not a readable Parquet file ({reason}); write it again") from error
+    return list(_placed(rows, str(path)))
+
+
+def parquet_rows(request: Mapping[str, Any]) -> Iterator[Row]:
+    """On the other side of `bounded`: rows of a Parquet file, a few at a time."""
     from pyarrow import parquet
 
+    def rows() -> Iterator[Row]:
+        with parquet.ParquetFile(request["path"], pre_buffer=False) as file:
+            for batch in file.iter_batches(batch_size=PARQUET_ROWS, use_threads=False):
+                for place in range(batch.num_rows):
+                    yield {name: _value(batch[name][place], name) for name in batch.schema.names}
+
+    return rows()
+
+
+def _value(scalar: Any, name: str) -> Any:
     try:
-        return list(_placed(parquet.read_table(path).to_pylist(), str(path)))
-    except pyarrow.ArrowInvalid as error:
-        raise DataError(f"{path} is not a readable Parquet file ({error}); write it again") from error
+        return scalar.as_py()
+    except UnicodeDecodeError as error:
+        reason = f"column {name!r} holds bytes that are no UTF-8 ({error.reason})"
+        raise UnicodeDecodeError(error.encoding, error.object[:40], error.start, error.end, reason) from error
 
 
 def _parse(text: bytes, place: str) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from concise_rl.batch import COLUMN_PREFIX, PART_PREFIX, PHASE_FIELDS, RolloutBatch
 from concise_rl.methods.repetition import repetition_fraction
-from concise_rl.methods.texts import count_reflections
+from concise_rl.methods.texts import count_reflections, difficulty_label, necessary_share, thought_of
 from concise_rl.ranks import every_rank
 from concise_rl.rollouts import LocalRollout, TokenVocabulary, think_length
 from concise_rl.verifiers import Verdict
@@ -107,6 +107,9 @@ def parts_of(
 PARTS: dict[str, Callable[[LocalRollout], float]] = {
     "repeated": lambda row: float(repetition_fraction(row.token_ids, 40) > 0),
     "reflections": lambda row: float(count_reflections(row.completion)),
+    "label": lambda row: difficulty_label(row.completion),
+    "nrp": lambda row: necessary_share(row.completion, row.reference),
+    "think_characters": lambda row: float(len(thought_of(row.completion))),
     "turns": lambda row: float(row.costs.get("turns", 1.0)),
 }
 """Row values that a completion tells by itself, by the name under which a component needs them."""

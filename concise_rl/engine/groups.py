@@ -35,16 +35,18 @@ def judge(
     *,
     truncated: Truncated,
     deadline_seconds: float,
+    think_end: str = "</think>",
 ) -> list[Verdict]:
     """One verdict for each (completion, reference), knowing which completions the token limit cut off.
 
     Under `wrong` the verifier is asked about an empty completion in place of one that was cut off, which gives its own
     reward for no answer; a verifier that calls the empty completion right is overruled, with reward 0.
     """
+    options: dict[str, Any] = {"deadline_seconds": deadline_seconds, "think_end": think_end}
     if truncated is not Truncated.wrong:
-        return verify_many(verifier, pairs, deadline_seconds=deadline_seconds)
+        return verify_many(verifier, pairs, **options)
     asked = [("" if cut else text, reference) for (text, reference), cut in zip(pairs, cut_off, strict=True)]
-    verdicts = verify_many(verifier, asked, deadline_seconds=deadline_seconds)
+    verdicts = verify_many(verifier, asked, **options)
     return [Verdict.of(False) if cut and v.correct else v for v, cut in zip(verdicts, cut_off, strict=True)]
 
 

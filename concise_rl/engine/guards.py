@@ -6,14 +6,13 @@ alike: gradients are looked at after they were summed, and the logged metrics ar
 
 from __future__ import annotations
 
-import math
-import signal
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
 
+from concise_rl.engine.stopping import StopSignals
 from concise_rl.errors import UserError
 from concise_rl.options import Action, Guard
 
@@ -72,6 +71,8 @@ class WatchCollapse(TrainerCallback):
         guard: what counts as a collapse, and what follows.
         warn: told of each sign, once.
         earlier: what a resumed run logged up to its checkpoint, so that the start stays the start.
+        rollbacks: how often the run went back so far.
+        end: takes the reason for which training is ended, before its last checkpoint is written.
 
     Attributes:
         rollback_from: the step at which training was ended so that it goes on from an older checkpoint; None else.
@@ -79,8 +80,16 @@ class WatchCollapse(TrainerCallback):
 
     WATCHED = ("accuracy", "mean_tokens", "entropy", "truncated_frac")
 
-    def __init__(self, guard: Guard, warn: Callable[[str], None], earlier: Iterable[Mapping[str, float]] = ()) -> None:
-        self.guard, self.warn = guard, warn
+    def __init__(
+        self,
+        guard: Guard,
+        warn: Callable[[str], None],
+        earlier: Iterable[Mapping[str, float]] = (),
+        *,
+        rollbacks: Callable[[], int] = lambda: 0,
+        end: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.guard, self.warn, self.rollbacks, self.end = guard, warn, rollbacks, end
         self.seen: dict[str, list[float]] = {name: [] for name in self.WATCHED}
         self.told: set[str] = set()
         self.rollback_from: int | None = None
@@ -94,15 +103,7 @@ class WatchCollapse(TrainerCallback):
             if logs.get(name) is not None:
                 values.append(float(logs[name]))
 
-    def on_log(
-        self,
-        args: Any,
-        state: Any,
-        control: Any,
-        logs: Mapping[str, float] | None = None,
-        lr_scheduler: Any = None,
-        **_: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
         if not logs or "loss" not in logs:
             return
         self._see(logs)
@@ -113,22 +114,22 @@ class WatchCollapse(TrainerCallback):
                 if self.guard.action is Action.warn:
                     continue
                 control.should_training_stop = True
-                if self.guard.action is Action.rollback and rollbacks(args, lr_scheduler) < MAX_ROLLBACKS:
+                if self.guard.action is Action.rollback and self.rollbacks() < MAX_ROLLBACKS:
                     self.rollback_from = state.global_step
                 else:
                     control.should_save = True
+                    self.end(f"step {state.global_step}: {text}")
 
     def signs(self) -> dict[str, str]:
         """What is wrong now, by name, in words with the numbers seen."""
         guard, window = self.guard, self.guard.window
-        if any(len(values) < 2 * window for values in self.seen.values() if values):
-            return {}
 
         def mean(values: list[float]) -> float:
             return sum(values) / len(values)
 
-        first = {name: mean(values[:window]) for name, values in self.seen.items() if values}
-        last = {name: mean(values[-window:]) for name, values in self.seen.items() if values}
+        known = {name: values for name, values in self.seen.items() if len(values) >= 2 * window}
+        first = {name: mean(values[:window]) for name, values in known.items()}
+        last = {name: mean(values[-window:]) for name, values in known.items()}
         found: dict[str, str] = {}
         accuracy = f"accuracy {first.get('accuracy', 0):.1%} at the start, {last.get('accuracy', 0):.1%} now"
         if "accuracy" in last and last["accuracy"] < guard.accuracy_share * first["accuracy"]:
@@ -151,69 +152,49 @@ class WatchCollapse(TrainerCallback):
         return found
 
 
-class LowerRate(TrainerCallback):
-    """Trains at 2**-`halvings` of the configured learning rate, schedule included, and logs how often it was halved.
+class RecordRollbacks(TrainerCallback):
+    """Logs how often the run went back, and refuses a schedule whose rate cannot be halved.
 
     Args:
-        halvings: of the rate, when training begins; None leaves what the checkpoint says.
+        rollbacks: how often it went back so far.
         record: takes the metric `rollbacks` each step.
 
     Raises:
         UserError: the schedule has no base rate to lower.
     """
 
-    def __init__(self, halvings: int | None, record: Callable[[str, float], None]) -> None:
-        self.halvings, self.record = halvings, record
+    def __init__(self, rollbacks: Callable[[], int], record: Callable[[str, float], None]) -> None:
+        self.rollbacks, self.record = rollbacks, record
 
-    def on_train_begin(
-        self, args: Any, state: Any, control: Any, optimizer: Any = None, lr_scheduler: Any = None, **_: Any
-    ) -> None:
-        schedule = getattr(lr_scheduler, "scheduler", lr_scheduler)
-        if not getattr(schedule, "base_lrs", None):
+    def on_train_begin(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **_: Any) -> None:
+        if not hasattr(getattr(lr_scheduler, "scheduler", lr_scheduler), "lr_lambdas"):
             raise UserError(
                 f"guard.action=rollback lowers the rate of a schedule, and trainer.lr_scheduler_type="
                 f"{args.lr_scheduler_type} has none: use guard.action=stop, or a linear, cosine or constant schedule"
             )
-        if self.halvings is None:
-            return
-        factor = 2.0 ** (rollbacks(args, lr_scheduler) - self.halvings)
-        for group in optimizer.param_groups:
-            group["lr"] *= factor
-            group["initial_lr"] *= factor
-        schedule.base_lrs = [rate * factor for rate in schedule.base_lrs]
-        schedule._last_lr = [rate * factor for rate in schedule._last_lr]
-
-    def on_step_end(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **_: Any) -> None:
-        self.record("rollbacks", float(rollbacks(args, lr_scheduler)))
-
-
-def rollbacks(args: Any, lr_scheduler: Any) -> int:
-    """How often the learning rate was halved: the schedule, which checkpoints hold, is where a run remembers it."""
-    schedule = getattr(lr_scheduler, "scheduler", lr_scheduler)
-    return round(math.log2(args.learning_rate / schedule.base_lrs[0]))
-
-
-class SaveOnTerm(TrainerCallback):
-    """On SIGTERM, which a scheduler sends before it takes the machine: ends the step, saves, and stops training.
-
-    Attributes:
-        asked: whether the signal came, on any rank.
-    """
-
-    def __init__(self, any_rank: Callable[[bool], bool]) -> None:
-        self.any_rank = any_rank
-        self.asked = self._here = False
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._before = signal.signal(signal.SIGTERM, self._note)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        signal.signal(signal.SIGTERM, self._before)
-
-    def _note(self, *_: Any) -> None:
-        self._here = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.asked = self.any_rank(self._here)
+        self.record("rollbacks", float(self.rollbacks()))
+
+
+class SaveOnStop(TrainerCallback):
+    """On SIGTERM, which a scheduler sends before it takes the machine, and on Ctrl-C: ends the step, saves, and stops.
+
+    Attributes:
+        asked: whether a signal came, on any rank.
+    """
+
+    def __init__(self, signals: StopSignals, any_rank: Callable[[bool], bool]) -> None:
+        self.signals, self.any_rank = signals, any_rank
+        self.asked = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.signals.finishing = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.signals.finishing = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.asked = self.any_rank(self.signals.received is not None)
         if self.asked:
             control.should_save = control.should_training_stop = True

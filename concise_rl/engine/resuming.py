@@ -2,14 +2,16 @@
 
 Between `lean.py`, the step, and `trainer.py`, the method. transformers writes and reads weights, optimizer, schedule
 and random states; this class makes its checkpoints complete or absent, adds the state of the components, and looks
-after what transformers lets pass: another optimizer layout, another batch, a run that is already at its end.
+after what transformers lets pass: another optimizer layout, another batch, other data, a run that is already at its
+end; and it makes settings that changed take effect, where transformers goes on with those of the checkpoint.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +22,29 @@ from concise_rl.engine.lean import LeanTrainer
 from concise_rl.errors import UserError
 from concise_rl.methods.method import Method, States
 
+OPTIMIZER_SETTINGS = ("betas", "eps", "weight_decay", "momentum")
+"""What an optimizer's parameter groups hold of the configuration, beside the rate."""
+
 
 class ResumableTrainer(LeanTrainer):
-    """Saves and restores the states of the method's components beside the weights; a subclass sets both attributes."""
+    """Saves and restores the states of the method's components beside the weights; a subclass sets the first two.
+
+    Attributes:
+        settings: the run's configuration as plain values, kept in checkpoints for `settings.check_settings`.
+        rollbacks: how often the learning rate is halved; None until training begins, for what the checkpoint says.
+        ended: why a guard ended the run; a checkpoint keeps it, and a run that goes on from there takes no step.
+        honours_end: False where a run goes on though a guard ended it.
+    """
 
     method: Method
     states: States
+    settings: Mapping[str, Any] = {}
+    rollbacks: int | None = None
+    ended: str | None = None
+    honours_end = True
     _staging_dir: str | None = None
-    _saved_ranks: int | None = None
+    _saved: Mapping[str, Any] = {}
+    _ancestor: Mapping[str, Any] | None = None
 
     # -- saving -------------------------------------------------------------------------------------------------------
 
@@ -48,9 +65,10 @@ class ResumableTrainer(LeanTrainer):
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             checkpoint.save_state(staging / name, self.states, self._facts())
-            checkpoint.publish(staging / name, run_dir / name)
+            checkpoint.publish(staging / name, run_dir / name, self._ancestor)
+            self._ancestor = checkpoint.identity(run_dir / name)
             if self.args.save_total_limit:
-                checkpoint.rotate(run_dir, self.args.save_total_limit)
+                checkpoint.rotate(run_dir, self.args.save_total_limit, newest=self.state.global_step)
         self.accelerator.wait_for_everyone()
 
     def _facts(self) -> dict[str, Any]:
@@ -65,6 +83,11 @@ class ResumableTrainer(LeanTrainer):
             "rows_per_step": args.per_device_train_batch_size * args.gradient_accumulation_steps * ranks,
             "num_generations": self.num_generations,
             "num_iterations": self.num_iterations,
+            "prompts": fingerprint(self.train_dataset["prompt_id"]),
+            "learning_rate": args.learning_rate,
+            "rollbacks": self.rollbacks or 0,
+            "ended": self.ended,
+            "settings": dict(self.settings),
         }
 
     # -- resuming -----------------------------------------------------------------------------------------------------
@@ -84,23 +107,88 @@ class ResumableTrainer(LeanTrainer):
             states, saved = checkpoint.load_state(Path(resume_from_checkpoint))
             check_continues(resume_from_checkpoint, saved, self._facts())
             self.states = states
-            self._saved_ranks = saved["ranks"]
+            self._saved, self._ancestor = saved, checkpoint.identity(Path(resume_from_checkpoint))
+            self.ended = saved.get("ended") if self.honours_end else None
+            self.rollbacks = saved.get("rollbacks", 0) if self.rollbacks is None else self.rollbacks
         return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> Any:
+        """transformers takes `save_steps`, `logging_steps` and `eval_steps` from the checkpoint's state."""
+        trained = super()._init_training_state(max_steps, *args, **kwargs)
+        self.state.compute_steps(self.args, max_steps)
+        return trained
+
+    def _load_optimizer_and_scheduler(self, folder: str | None) -> None:
+        """Moments and place in the schedule are the checkpoint's; rate, schedule and the like are this run's."""
+        if folder is None:
+            return
+        groups = self.optimizer.param_groups
+        own = [{name: group[name] for name in OPTIMIZER_SETTINGS if name in group} for group in groups]
+        super()._load_optimizer_and_scheduler(folder)
+        for group, settings in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(settings)
+        self._set_rate()
+
+    def _set_rate(self) -> None:
+        """The rate at this step is what this run's schedule says of this run's learning rate, `rollbacks` times halved.
+
+        Raises:
+            UserError: the rate changed, and the schedule follows the losses: it has no rate for a step.
+        """
+        args, saved = self.args, self._saved
+        before = saved.get("learning_rate", args.learning_rate) / 2.0 ** saved.get("rollbacks", 0)
+        factor = args.learning_rate / 2.0 ** (self.rollbacks or 0) / before
+        schedule: Any = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
+        if not hasattr(schedule, "lr_lambdas"):
+            if factor != 1:
+                raise UserError(
+                    f"trainer.learning_rate={args.learning_rate}: the schedule {args.lr_scheduler_type} cannot be set "
+                    f"to another rate on the way, it was trained with {saved['learning_rate']}: keep that one"
+                )
+            return
+        schedule.base_lrs = [rate * factor for rate in schedule.base_lrs]
+        rates = [
+            base * at(schedule.last_epoch) for base, at in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+        ]
+        schedule._last_lr = rates
+        for group, base, rate in zip(self.optimizer.param_groups, schedule.base_lrs, rates, strict=True):
+            group["initial_lr"], group["lr"] = base, rate
 
     def _load_rng_state(self, folder: str | None) -> None:
         """Random states belong to ranks: on another number of them each draws anew, never what was drawn before."""
-        if self._saved_ranks in (None, self.accelerator.num_processes):
+        saved_ranks = self._saved.get("ranks")
+        if saved_ranks in (None, self.accelerator.num_processes):
             super()._load_rng_state(folder)
         else:
-            anew = random.Random(f"{self.args.seed}/{self.state.global_step}/{self._saved_ranks}")
+            anew = random.Random(f"{self.args.seed}/{self.state.global_step}/{saved_ranks}")
             set_seed(anew.getrandbits(31), device_specific=True)
 
     def _run_epoch(self, **kwargs: Any) -> None:
         """transformers takes one step beyond the last where a run is resumed at its end."""
-        if self.state.global_step >= self.state.max_steps:
+        if self.state.global_step >= self.state.max_steps or self.ended:
             self.control.should_training_stop = True
         else:
             super()._run_epoch(**kwargs)
+
+
+def check_window(args: Any) -> None:
+    """A checkpoint inside a generation window would replay that window's rollouts, and move histories twice.
+
+    Raises:
+        UserError: `save_steps` is no multiple of the window.
+    """
+    window = -(-args.steps_per_generation * args.num_iterations // args.gradient_accumulation_steps)
+    if args.save_strategy == "steps" and args.save_steps % window:
+        raise UserError(
+            f"trainer.save_steps={args.save_steps:g} is no multiple of the {window} optimizer steps that share "
+            f"one generation: a resumed run would differ; use a multiple of {window}"
+        )
+
+
+def fingerprint(prompt_ids: Iterable[str]) -> str:
+    """The training prompts, in their order, as a short text: the same problems have the same one."""
+    ids = list(prompt_ids)
+    return f"{len(ids)} prompts ({hashlib.sha256(' '.join(ids).encode()).hexdigest()[:16]})"
 
 
 def check_continues(folder: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -136,3 +224,14 @@ def check_continues(folder: str, saved: Mapping[str, Any], now: Mapping[str, Any
                 "repeated: keep trainer.num_generations, trainer.num_iterations and the product of ranks, "
                 "trainer.per_device_train_batch_size and trainer.gradient_accumulation_steps"
             )
+    check_prompts(folder, saved, now["prompts"])
+
+
+def check_prompts(folder: str, saved: Mapping[str, Any], prompts: str) -> None:
+    """Raises `UserError` where the training data are not those that the checkpoint was trained on."""
+    if saved.get("prompts", prompts) != prompts:
+        raise UserError(
+            f"{folder} was trained on {saved['prompts']}, this run would go on with {prompts}: its place in the data "
+            "would be another; resume with the same data, or start anew with "
+            f"model.path={folder} in another run.dir"
+        )

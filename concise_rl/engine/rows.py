@@ -129,8 +129,12 @@ class RowsTrainer(ResumableTrainer):
             cut_off,
             truncated=self.teaching.truncated,
             deadline_seconds=self.verify_deadline_seconds,
+            think_end=self.vocabulary.think_end,
         )
-        judged = [dataclasses.replace(r, verdict=v) for r, v in zip(rollouts, verdicts, strict=True)]
+        judged = [
+            dataclasses.replace(rollout, verdict=verdict, reference=row["reference"])
+            for rollout, verdict, row in zip(rollouts, verdicts, rows, strict=True)
+        ]
         samples = [Sample(row, prompt_ids[b], messages[b], judged[b], cut_off[b]) for b, row in enumerate(rows)]
         return samples, generated
 

@@ -25,8 +25,8 @@ from concise_rl.engine.collect import Collected, collect
 from concise_rl.engine.groups import leave_out
 from concise_rl.engine.lean import ConciseConfig
 from concise_rl.engine.order import PromptSource
+from concise_rl.engine.resuming import check_window
 from concise_rl.engine.rows import Generation, RowsTrainer
-from concise_rl.errors import UserError
 from concise_rl.methods.method import Method, Result
 from concise_rl.methods.metrics import step_metrics
 from concise_rl.methods.repetition import REPETITION
@@ -109,16 +109,7 @@ class ConciseTrainer(RowsTrainer):
         if method.sampler:
             method.sampler.check(self.vocabulary, group_size=self.num_generations, limit=self.max_completion_length)
             self.rollout_func = self._roll_out
-        self._check_schedule()
-
-    def _check_schedule(self) -> None:
-        """A checkpoint inside a generation window would replay that window's rollouts, and move histories twice."""
-        window = -(-self.args.steps_per_generation * self.num_iterations // self.args.gradient_accumulation_steps)
-        if self.args.save_strategy == "steps" and self.args.save_steps % window:
-            raise UserError(
-                f"trainer.save_steps={self.args.save_steps} is no multiple of the {window} optimizer steps that share "
-                f"one generation: a resumed run would differ; use a multiple of {window}"
-            )
+        check_window(self.args)
 
     def visits_per_prompt(self) -> float:
         """How often the whole run draws each prompt, on average."""

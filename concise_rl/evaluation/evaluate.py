@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from concise_rl.data import Prompt, render
 from concise_rl.data.base import content_key
+from concise_rl.data.templates import apply_template
 from concise_rl.errors import UserError
 from concise_rl.evaluation import store as storage
-from concise_rl.evaluation.backends import Backend, Request, Sampling, TransformersBackend
+from concise_rl.evaluation.backends import Backend, HTTPBackend, Request, Sampling, TransformersBackend
 from concise_rl.evaluation.judge import Job, Judge, Progress
 from concise_rl.evaluation.metrics import notices, paired_difference, summarize
 from concise_rl.evaluation.modes import AS_TRAINED, Mode, complete
@@ -90,11 +91,14 @@ def evaluate(
     max_new_tokens: int,
     temperature: float,
     top_p: float = 1.0,
+    top_k: int = 0,
+    min_p: float = 0.0,
     seed: int,
     mode: Mode = AS_TRAINED,
     store: str | Path | None = None,
     keep_token_ids: bool = False,
     think_end: str = "</think>",
+    chat_template_kwargs: Mapping[str, Any] | None = None,
     batch_rows: int = 128,
     verify_deadline_seconds: float = 5.0,
     on_progress: Progress | None = None,
@@ -111,11 +115,12 @@ def evaluate(
         verifier: judges a completion's text against the prompt's reference.
         system: the system prompt.
         samples: completions a problem, one or more.
-        max_new_tokens, temperature, top_p, mode: see `Sampling` and `Mode`.
+        max_new_tokens, temperature, top_p, top_k, min_p, mode: see `Sampling` and `Mode`.
         store: JSONL file in which each completion is stored as soon as it is judged. An evaluation with the same
             settings goes on where the file ends; other settings are refused.
         keep_token_ids: keep the sampled ids in the rows, for `budget_sweep`.
         think_end: the tag that ends thinking; where it is no single token, think lengths are whole lengths.
+        chat_template_kwargs: further arguments of the chat template, such as `{"enable_thinking": False}`.
         batch_rows: completions sampled at once, where `model` is a causal LM.
         verify_deadline_seconds: wall-clock time that one verdict may take; then the row is unscorable.
         on_progress: see `Progress`; those that the store held count as judged.
@@ -126,10 +131,12 @@ def evaluate(
     if samples < 1:
         raise UserError(f"samples={samples}: each prompt needs one completion or more")
     backend = as_backend(model, tokenizer, batch_rows)
-    sampling = Sampling(max_new_tokens, temperature, top_p, think_end)
-    asked = {"system": system, "samples": samples, "seed": seed, "keep_token_ids": keep_token_ids}
+    sampling = Sampling(max_new_tokens, temperature, top_p, think_end, top_k, min_p)
+    template = dict(chat_template_kwargs or {})
+    asked: dict[str, Any] = {"system": system, "samples": samples, "seed": seed, "keep_token_ids": keep_token_ids}
+    asked |= {"chat_template_kwargs": template} if template else {}
     judge = Judge(
-        plan(prompts, tokenizer, system, samples, seed),
+        plan(prompts, tokenizer, system, samples, seed, template),
         verifier,
         settings_of(backend, verifier, mode, sampling) | asked,
         store=store,
@@ -143,6 +150,8 @@ def evaluate(
 
 def as_backend(model: Any, tokenizer: Any, batch_rows: int = 128) -> Backend:
     """The model itself where it is a back end, else one that runs it with transformers."""
+    if isinstance(model, HTTPBackend) and model.tokenizer is None:
+        return dataclasses.replace(model, tokenizer=tokenizer)
     return model if isinstance(model, Backend) else TransformersBackend(model, tokenizer, batch_rows)
 
 
@@ -157,28 +166,41 @@ def settings_of(backend: Backend, verifier: Verifier, mode: Mode, sampling: Samp
     return json.loads(json.dumps(settings, default=str))
 
 
-def plan(prompts: Sequence[Prompt], tokenizer: Any, system: str | None, samples: int, seed: int) -> list[Job]:
+def plan(
+    prompts: Sequence[Prompt],
+    tokenizer: Any,
+    system: str | None,
+    samples: int,
+    seed: int,
+    template: Mapping[str, Any] | None = None,
+) -> list[Job]:
     """`samples` jobs a prompt, each with a seed of its own; a prompt that stands twice has twice as many samples."""
     asked: Counter[str] = Counter()
     same_text: Counter[str] = Counter()
     jobs = []
-    for prompt in prompts:
-        text = render_text(prompt, tokenizer, system)
+    for prompt, text in zip(prompts, render_texts(prompts, tokenizer, system, template), strict=True):
         messages = ({"role": "system", "content": system}, *prompt.messages) if system else prompt.messages
         for _ in range(samples):
             own_seed = int(content_key(str(seed), text, str(same_text[text])), 16) >> 1
-            request = Request(text, messages, own_seed)
+            request = Request(text, messages, own_seed, template=template or {})
             jobs.append(Job(prompt.id, asked[prompt.id], prompt.reference, prompt.columns, request))
             asked[prompt.id] += 1
             same_text[text] += 1
     return jobs
 
 
-def render_text(prompt: Prompt, tokenizer: Any, system: str | None = None) -> str:
-    """The prompt as text, up to where the model is to go on: through the chat template where there is one."""
+def render_texts(
+    prompts: Sequence[Prompt], tokenizer: Any, system: str | None = None, template: Mapping[str, Any] | None = None
+) -> list[str]:
+    """The prompts as texts, up to where the model is to go on: through the chat template where there is one.
+
+    Raises:
+        UserError: see `concise_rl.data.templates.apply_template`.
+    """
     if tokenizer is None:
-        return "\n\n".join([*([system] if system else []), *(message["content"] for message in prompt.messages)])
-    rendered = render(prompt, tokenizer, system)
-    if isinstance(rendered, str):
-        return rendered
-    return tokenizer.apply_chat_template(rendered, tokenize=False, add_generation_prompt=True)
+        opening = [system] if system else []
+        return ["\n\n".join([*opening, *(message["content"] for message in prompt.messages)]) for prompt in prompts]
+    made = [render(prompt, tokenizer, system) for prompt in prompts]
+    conversations = [one for one in made if not isinstance(one, str)]
+    applied = iter(apply_template(tokenizer, conversations, template))
+    return [one if isinstance(one, str) else next(applied) for one in made]

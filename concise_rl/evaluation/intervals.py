@@ -5,8 +5,9 @@ Axes: R rows, P problems, B resamples, K statistics. More samples of the same pr
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,27 @@ BOOTSTRAP_SEED = 0
 COVERAGE = (2.5, 97.5)
 """Percentiles of the resampled statistic that bound the 95 % interval."""
 
+NORMAL_QUANTILE = 1.959963984540054
+"""z of a 95 % interval: the 97.5th percentile of the standard normal distribution."""
+
+NO_WIDTH = 1e-9
+"""What rounding leaves of an interval whose resamples all agree."""
+
+FEW_PROBLEMS = 30
+"""Below so many problems a percentile bootstrap is too narrow to be trusted, and is said to be."""
+
 Interval = list[float]
+
+
+def wilson(share: float, problems: int) -> Interval:
+    """The score interval of a share of so many problems: never without width (Wilson 1927, JASA 22:209, eq. 1).
+
+    (share + z^2 / 2n -+ z sqrt(share (1 - share) / n + z^2 / 4n^2)) / (1 + z^2 / n), cut to [0, 1].
+    """
+    z2 = NORMAL_QUANTILE**2
+    middle = share + z2 / (2 * problems)
+    reach = math.sqrt(z2 * (share * (1 - share) / problems + z2 / (4 * problems**2)))
+    return [max(0.0, (middle - reach) / (1 + z2 / problems)), min(1.0, (middle + reach) / (1 + z2 / problems))]
 
 
 @dataclass(frozen=True)
@@ -52,8 +73,16 @@ Ratio = tuple[np.ndarray, np.ndarray]
 """Numerator and denominator a problem, each (P,): the statistic is the sum of the one over the sum of the other."""
 
 
-def ratios(statistics: Mapping[str, Ratio]) -> tuple[dict[str, float | None], dict[str, Interval | None]]:
-    """Values and intervals of ratios of sums; None where the denominator is 0."""
+def ratios(
+    statistics: Mapping[str, Ratio], shares: Collection[str] = ()
+) -> tuple[dict[str, float | None], dict[str, Interval | None]]:
+    """Values and intervals of ratios of sums; None where the denominator is 0.
+
+    Args:
+        statistics: by name.
+        shares: names of those that are shares of rows, in [0, 1]. Where every resample gives the same share, as when
+            all rows are right, the bootstrap sees no uncertainty: the interval is then Wilson's, of the problems.
+    """
     names = list(statistics)
     numerators_PK = np.stack([statistics[name][0] for name in names], axis=1)
     denominators_PK = np.stack([statistics[name][1] for name in names], axis=1)
@@ -64,7 +93,12 @@ def ratios(statistics: Mapping[str, Ratio]) -> tuple[dict[str, float | None], di
     values_K = statistic(np.ones((1, len(numerators_PK))))[0]
     intervals = resample(len(numerators_PK), statistic)
     defined = [value if np.isfinite(value) else None for value in values_K.tolist()]
-    return dict(zip(names, defined, strict=True)), dict(zip(names, intervals, strict=True))
+    found = dict(zip(names, defined, strict=True)), dict(zip(names, intervals, strict=True))
+    for name in shares:
+        value, interval = found[0].get(name), found[1].get(name)
+        if value is not None and interval is not None and interval[1] - interval[0] < NO_WIDTH:
+            found[1][name] = wilson(min(1.0, max(0.0, value)), int((statistics[name][1] > 0).sum()))
+    return found
 
 
 def quantiles(

@@ -13,7 +13,8 @@ import numpy as np
 from concise_rl.errors import UserError
 from concise_rl.evaluation.intervals import Problems, ratios
 from concise_rl.evaluation.row import EvaluationRow
-from concise_rl.verifiers.answer import answer_text
+
+THINK_END = "</think>"
 
 HEDGES = (
     "perhaps", "maybe", "might", "possibly", "probably", "likely", "seems", "seem", "appears", "presumably", "i think",
@@ -70,12 +71,17 @@ _BOXED = "\\boxed{"
 _NUMBER = re.compile(r"-?(?:\d[\d,]*\.?\d*|\.\d+)")
 
 
-def answer_key(completion: str) -> str:
+def reply(completion: str, think_end: str = THINK_END) -> str:
+    """What a user sees: the text after the last think-end tag; all of it where there is none."""
+    return completion.rpartition(think_end)[2]
+
+
+def answer_key(completion: str, think_end: str = THINK_END) -> str:
     """What a wrong completion answers, to tell votes apart: its last box, else its last number (after `####`, if any).
 
-    Where there is none, all that follows the last `</think>`, in lower case, spaces as one.
+    Where there is none, all that follows the last think-end tag, in lower case, spaces as one.
     """
-    answer = answer_text(completion)
+    answer = reply(completion, think_end)
     start = answer.rfind(_BOXED)
     if start >= 0:
         inside = answer[start + len(_BOXED) :]
@@ -230,7 +236,8 @@ def curve_summary(budgets: Sequence[int], rows_at: Sequence[Sequence[EvaluationR
     counts = [found.counts_P for found in problems]
     points = []
     for budget, correct_P, tokens_P, counts_P in zip(budgets, correct, tokens, counts, strict=True):
-        values, intervals = ratios({"accuracy": (correct_P, counts_P), "mean_tokens": (tokens_P, counts_P)})
+        statistics = {"accuracy": (correct_P, counts_P), "mean_tokens": (tokens_P, counts_P)}
+        values, intervals = ratios(statistics, ["accuracy"])
         points.append({"budget": budget, **values, **{f"{name}_interval": found for name, found in intervals.items()}})
     summary: dict[str, Any] = {"points": points, "problems": len(ids), "budget_area": None, "arise": None}
     weights = budget_weights(budgets)

@@ -6,20 +6,30 @@ Counting rules, everywhere below:
 - An unscorable row (no verdict could be had) counts as wrong in every accuracy, and its share is given apart as
   `unscorable_frac`. Leaving such rows out would reward a model for answers that the verifier cannot read.
 - A mean over rows weighs every sample alike. Intervals come from a bootstrap that draws whole problems, with all their
-  samples (`concise_rl.evaluation.intervals`).
+  samples (`concise_rl.evaluation.intervals`). Where it has no width, as when all rows are right, a share gets Wilson's
+  interval, and so does a difference of accuracies.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from concise_rl.errors import UserError
-from concise_rl.evaluation.intervals import Problems, Ratio, divided, quantiles, ratios, resample
+from concise_rl.evaluation.intervals import (
+    NO_WIDTH,
+    Problems,
+    Ratio,
+    divided,
+    quantiles,
+    ratios,
+    resample,
+    wilson,
+)
 from concise_rl.evaluation.measures import (
     accuracy_efficiency_score,
     answer_key,
@@ -30,7 +40,7 @@ from concise_rl.evaluation.measures import (
     pass_at_k,
     thinking_markers,
 )
-from concise_rl.evaluation.row import EvaluationRow
+from concise_rl.evaluation.row import MAX_TOKENS, EvaluationRow
 
 MAX_LEVELS = 20
 """A column of more values than this is a measurement, not a level of difficulty."""
@@ -63,9 +73,9 @@ def summarize(rows: Sequence[EvaluationRow], think_end: str = "</think>") -> dic
     problems = Problems.of(rows)
     statistics = (
         _answers(rows, problems) | _lengths(rows, problems) | _texts(rows, problems, think_end)
-        | _several_samples(rows, problems)
+        | _several_samples(rows, problems, think_end)
     )  # fmt: skip
-    values, intervals = ratios(statistics)
+    values, intervals = ratios(statistics, _shares(statistics))
     tokens_R = np.array([row.length for row in rows])
     middle, middle_intervals = quantiles(tokens_R, problems, {"median_tokens": 0.5, "p90_tokens": 0.9})
     intervals = {f"{name}_interval": found for name, found in (intervals | middle_intervals).items()}
@@ -93,7 +103,8 @@ def paired_difference(before: Sequence[EvaluationRow], after: Sequence[Evaluatio
     `log_tokens_percent` is 100 * (exp(mean log tokens after - mean log tokens before) - 1), the change of a typical
     completion, in which a few long ones do not outweigh the others; `aes` see `accuracy_efficiency_score`, None where
     nothing was right before. Each gets a paired bootstrap interval: a resample draws problems once and takes both
-    sides of them.
+    sides of them. Where accuracy changed by as much in every problem, as when no verdict changed, all resamples agree;
+    its interval then reaches as far to both sides as Wilson's does from 0 changes among so many problems.
 
     `mcnemar_p`, where each problem was sampled once on each side, is the exact two-sided McNemar test of equal accuracy
     on the b + c problems whose verdict changed: min(1, 2 P[Binomial(b + c, 1/2) <= min(b, c)]); else None.
@@ -115,11 +126,20 @@ def paired_difference(before: Sequence[EvaluationRow], after: Sequence[Evaluatio
 
     names = ("accuracy_points", "tokens_percent", "log_tokens_percent", "aes")
     once = bool((first.counts_P == 1).all() and (second.counts_P == 1).all())
+    found = _with_intervals(names, change, len(first.counts_P))
+    found["accuracy_points_interval"] = _with_width(found["accuracy_points_interval"], len(first.counts_P))
     return {
-        **_with_intervals(names, change, len(first.counts_P)),
+        **found,
         "mcnemar_p": mcnemar_p(first.sums_KP[0], second.sums_KP[0]) if once else None,
         "problems": len(first.counts_P),
     }
+
+
+def _with_width(points: Sequence[float], problems: int) -> list[float]:
+    """An interval of a difference of accuracies, in points, that allows for changes which no problem has shown."""
+    low, high = points
+    unseen = 100 * wilson(0.0, problems)[1]
+    return [low, high] if high - low >= NO_WIDTH else [max(-100.0, low - unseen), min(100.0, high + unseen)]
 
 
 def excess_length(
@@ -171,7 +191,7 @@ def by_length(rows: Sequence[EvaluationRow]) -> list[dict[str, Any]]:
         chosen = [row for row, own in zip(rows, bin_R.tolist(), strict=True) if own == number]
         if chosen:
             problems = Problems.of(chosen)
-            values, intervals = ratios(_only(_answers(chosen, problems), "accuracy", "mean_tokens"))
+            values, intervals = ratios(_only(_answers(chosen, problems), "accuracy", "mean_tokens"), ["accuracy"])
             found.append(values | {f"{k}_interval": v for k, v in intervals.items()} | {"rows": len(chosen)})
     return found
 
@@ -199,6 +219,16 @@ def notices(rows: Sequence[EvaluationRow], think_end: str = "</think>") -> list[
     return [f"{count} of {len(rows)} completions {text}" for text, count in counts.items() if count]
 
 
+def _shares(statistics: Mapping[str, Ratio]) -> list[str]:
+    """The names of those that count rows which have a property, over all rows."""
+    prefixes, suffix = ("accuracy", "pass_at_", "majority_at_"), "_frac"
+    return [
+        name
+        for name in statistics
+        if name.startswith(prefixes) or (name.endswith(suffix) and name != "repetition_frac")
+    ]
+
+
 # --- statistics of an evaluation, each as numerator and denominator a problem -----------------------------------------
 
 
@@ -213,7 +243,7 @@ def _answers(rows: Sequence[EvaluationRow], problems: Problems) -> dict[str, Rat
         "unscorable_frac": (problems.sums(np.array([not row.verdict.scorable for row in rows])), counts_P),
     }
     oracle = [row.columns.get("oracle_tokens") for row in rows]
-    if all(isinstance(tokens, int | float) and tokens > 0 for tokens in oracle):
+    if all(isinstance(tokens, int | float) and 0 < tokens <= MAX_TOKENS for tokens in oracle):
         statistics["oracle_ratio"] = (tokens_P, problems.sums(np.array(oracle, dtype=np.float64)))
     return statistics
 
@@ -247,7 +277,7 @@ def _texts(rows: Sequence[EvaluationRow], problems: Problems, think_end: str) ->
     }
 
 
-def _several_samples(rows: Sequence[EvaluationRow], problems: Problems) -> dict[str, Ratio]:
+def _several_samples(rows: Sequence[EvaluationRow], problems: Problems, think_end: str) -> dict[str, Ratio]:
     by_problem: dict[str, list[EvaluationRow]] = {prompt_id: [] for prompt_id in problems.ids}
     for row in rows:
         by_problem[row.prompt_id].append(row)
@@ -258,7 +288,9 @@ def _several_samples(rows: Sequence[EvaluationRow], problems: Problems) -> dict[
     spread = length_spread(rows)
     statistics = {"tokens_cv": (np.array([spread[prompt_id]["cv"] for prompt_id in by_problem]), one_P)}
     correct = [[row.correct for row in own] for own in by_problem.values()]
-    answers = [["" if row.correct else answer_key(row.completion) for row in own] for own in by_problem.values()]
+    answers = [
+        ["" if row.correct else answer_key(row.completion, think_end) for row in own] for own in by_problem.values()
+    ]
     for k in sample_counts(samples):
         statistics[f"pass_at_{k}"] = (np.array([pass_at_k(len(own), sum(own), k) for own in correct]), one_P)
         if k > 2:  # of two votes the majority is the accuracy
@@ -291,7 +323,8 @@ def _by_difficulty(rows: Sequence[EvaluationRow]) -> dict[str, dict[str, Any]]:
     for level, places in difficulty_levels(rows).items():
         chosen = [rows[place] for place in places]
         problems = Problems.of(chosen)
-        values, intervals = ratios(_only(_answers(chosen, problems), "accuracy", "mean_tokens", "oracle_ratio"))
+        statistics = _only(_answers(chosen, problems), "accuracy", "mean_tokens", "oracle_ratio")
+        values, intervals = ratios(statistics, ["accuracy"])
         named = {f"{name}_interval": found for name, found in intervals.items()}
         table[level] = {"oracle_ratio": None} | values | named | {"problems": len(problems.ids)}
     return table

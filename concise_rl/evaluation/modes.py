@@ -98,7 +98,12 @@ def complete(backend: Backend, requests: Sequence[Request], sampling: Sampling, 
 
 
 def check_budget(mode: Mode, sampling: Sampling) -> None:
-    """Refuse a forced budget that leaves nothing for the answer."""
+    """Refuse a budget that changes nothing, or a forced one that leaves nothing for the answer."""
+    if mode.name == "truncated" and mode.budget is not None and mode.budget > sampling.max_new_tokens:
+        raise UserError(
+            f"budget={mode.budget}: with max_new_tokens={sampling.max_new_tokens} no completion reaches it; "
+            "lower the budget or raise max_new_tokens"
+        )
     if mode.name == "forced" and mode.budget is not None and mode.budget >= sampling.max_new_tokens:
         raise UserError(
             f"budget={mode.budget}: with max_new_tokens={sampling.max_new_tokens} no token is left for the answer; "

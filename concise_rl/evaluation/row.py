@@ -9,6 +9,9 @@ from typing import Any
 
 from concise_rl.verifiers.base import Verdict
 
+MAX_TOKENS = 2**40
+"""No completion is longer; a file or a server that says so is damaged, and its sums would overflow."""
+
 
 @dataclass(frozen=True)
 class EvaluationRow:
@@ -49,6 +52,8 @@ class EvaluationRow:
     token_ids: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.length > MAX_TOKENS:
+            raise ValueError(f"length is a number of {len(str(self.length))} digits: give at most {MAX_TOKENS}")
         if self.length < 0 or (self.think_length is not None and not 0 <= self.think_length <= self.length):
             raise ValueError(
                 f"think_length={self.think_length}, length={self.length}: need 0 <= think_length <= length"
@@ -88,13 +93,23 @@ class EvaluationRow:
         """
         for name, kinds in _JSON_TYPES.items():
             if name in line and type(line[name]) not in kinds:
-                raise TypeError(f"{name} is {line[name]!r}, not of type {kinds[0].__name__}")
+                raise TypeError(f"{name} is {str(line[name])[:40]!r}, not of type {kinds[0].__name__}")
         fields = dict(line)
         if "verdict" in fields:
-            fields["verdict"] = Verdict(**fields["verdict"])
+            fields["verdict"] = _verdict(fields["verdict"])
         if "token_ids" in fields:
             fields["token_ids"] = tuple(fields["token_ids"])
         return cls(**fields)
+
+
+def _verdict(fields: Mapping[str, Any]) -> Verdict:
+    kinds: dict[str, tuple[type, ...]] = {
+        "correct": (bool,), "scorable": (bool,), "reward": (float, int), "parts": (dict,), "reason": (str,)
+    }  # fmt: skip
+    for name, value in fields.items():
+        if name in kinds and type(value) not in kinds[name]:
+            raise TypeError(f"verdict.{name} is not of type {kinds[name][0].__name__}")
+    return Verdict(**fields)
 
 
 _OPTIONAL = {field.name: field.default for field in dataclasses.fields(EvaluationRow) if field.name in (

@@ -10,7 +10,7 @@ from typing import Any
 
 from concise_rl.errors import DataError, UserError
 from concise_rl.evaluation.row import EvaluationRow
-from concise_rl.files import append_lines, replace_text
+from concise_rl.files import append_lines, check_own, replace_text
 
 SETTINGS = "settings"
 
@@ -36,6 +36,7 @@ class Store:
         self.rows: dict[tuple[str, int], EvaluationRow] = {}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            check_own(self.path)
             whole = self._drop_torn_line()
         except OSError as error:
             raise UserError(f"store={self.path} cannot be written ({error.strerror}): choose another one") from error

@@ -62,12 +62,13 @@ def budget_sweep(
         evaluation: of mode `as_trained`, made with `keep_token_ids`.
         backend: the model that made it.
         verifier: judges again what changed.
-        budgets: in tokens; above `max_new_tokens` nothing changes.
+        budgets: in tokens, up to `max_new_tokens`.
         answer_start: see `Mode`.
         folder: where each budget's rows are stored, so that an interrupted sweep goes on.
 
     Raises:
-        UserError: no budget, a budget below 1, or an evaluation in another mode or without token ids.
+        UserError: no budget, a budget below 1 or above `max_new_tokens`, or an evaluation in another mode or without
+            token ids.
     """
     sampling = _check(evaluation, backend, budgets, mode)
     rows, ordered, points = evaluation.rows, tuple(sorted(set(budgets))), []
@@ -97,12 +98,18 @@ def _check(evaluation: Evaluation, backend: Backend, budgets: Sequence[int], mod
         raise UserError(
             "a budget sweep needs the sampled ids: evaluate with keep_token_ids=True, on a model of one's own"
         )
+    sampling = Sampling(**{field.name: settings[field.name] for field in dataclasses.fields(Sampling)})
+    if max(budgets) > sampling.max_new_tokens:
+        raise UserError(
+            f"budgets={list(budgets)}: the completions end at max_new_tokens={sampling.max_new_tokens}, so nothing was "
+            "measured above; lower the budgets, or evaluate with a higher limit"
+        )
     for name, value in backend.identity().items() if mode == "forced" else ():
         if settings.get(name) != value:
             raise UserError(
                 f"{name}={value!r}: the evaluation was made with {settings.get(name)!r}; sweep the same model"
             )
-    return Sampling(**{field.name: settings[field.name] for field in dataclasses.fields(Sampling)})
+    return sampling
 
 
 def _overall(on_progress: Progress | None, number: int, budgets: int) -> Progress | None:

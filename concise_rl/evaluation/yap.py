@@ -9,22 +9,22 @@ import numpy as np
 
 from concise_rl.errors import UserError
 from concise_rl.evaluation.intervals import Problems, resample
+from concise_rl.evaluation.measures import THINK_END, reply
 from concise_rl.evaluation.row import EvaluationRow
-from concise_rl.verifiers.answer import answer_text
 
 CATEGORY_COLUMN = "category"
 
 
-def yap_score(completion: str, minimal: str) -> int:
+def yap_score(completion: str, minimal: str, think_end: str = THINK_END) -> int:
     """`max(0, L - B)`: characters of the reply beyond those of the minimal sufficient answer, outer white space aside.
 
-    The reply is what a user sees, the text after the last `</think>`; thinking that never ends counts as reply, so that
-    nobody scores by saying nothing but thoughts. Characters are Unicode code points: no tokenizer is involved.
+    The reply is what a user sees, the text after the last think-end tag; thinking that never ends counts as reply, so
+    that nobody scores by saying nothing but thoughts. Characters are Unicode code points: no tokenizer is involved.
     """
-    return max(0, len(answer_text(completion).strip()) - len(minimal.strip()))
+    return max(0, len(reply(completion, think_end).strip()) - len(minimal.strip()))
 
 
-def yap_summary(rows: Sequence[EvaluationRow]) -> dict[str, Any]:
+def yap_summary(rows: Sequence[EvaluationRow], think_end: str = THINK_END) -> dict[str, Any]:
     """The median YapScore of each category, and their unweighted mean over the categories, the YapIndex.
 
         YapIndex = (1 / C) * sum over categories c of median over the rows of c of YapScore
@@ -42,7 +42,7 @@ def yap_summary(rows: Sequence[EvaluationRow]) -> dict[str, Any]:
     if not rows:
         raise UserError("an evaluation without rows has no YapScore: give it one prompt or more")
     problems = Problems.of(rows)
-    score_R = np.array([yap_score(row.completion, row.reference) for row in rows], dtype=np.float64)
+    score_R = np.array([yap_score(row.completion, row.reference, think_end) for row in rows], dtype=np.float64)
     category_R = np.array([str(row.columns.get(CATEGORY_COLUMN, "all")) for row in rows])
     categories = sorted(set(category_R.tolist()))
     members = [np.flatnonzero(category_R == category) for category in categories]
@@ -66,7 +66,7 @@ def yap_summary(rows: Sequence[EvaluationRow]) -> dict[str, Any]:
             }
             for category, score, interval, own in zip(categories, scores, intervals, members, strict=True)
         },
-        "empty_frac": float(np.mean([not answer_text(row.completion).strip() for row in rows])),
+        "empty_frac": float(np.mean([not reply(row.completion, think_end).strip() for row in rows])),
     }
 
 

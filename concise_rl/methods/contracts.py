@@ -148,14 +148,14 @@ class Schedule(Protocol):
     def __call__(self, step: int) -> float: ...
 
 
-Rows = list[dict[str, Any]]
-"""Rows for supervised tuning, as TRL's trainers take them."""
+TuningRows = list[dict[str, Any]]
+"""TuningRows for supervised tuning, as TRL's trainers take them."""
 
 
 class Selector(Component):
     """Offline: stored samples of some problems to rows for SFT, or to preference pairs."""
 
-    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> Rows:
+    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> TuningRows:
         raise NotImplementedError
 
 

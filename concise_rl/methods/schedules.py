@@ -39,7 +39,7 @@ class Linear:
 
 
 @dataclass
-class Cosine:
+class CosineRamp:
     """From `start` to `end` along half a cosine over `steps` steps, then `end`.
 
     v(t) = end + (start - end) * (1 + cos(pi * min(1, t / steps))) / 2
@@ -64,12 +64,14 @@ class Cosine:
 class Exponential:
     """Multiplied by `factor` every `every` steps: the budget of Train Long, Think Short (arXiv 2508.08940).
 
-    v(t) = max(minimum, start * factor ** floor(t / every))
+        v(t) = max(minimum, start * factor ** floor(t / every))
+
+    The defaults are the paper's, but for its minimum of 1.
     """
 
-    start: float
-    factor: float
-    every: int
+    start: float = 256.0
+    factor: float = 0.7
+    every: int = 100
     minimum: float = 0.0
 
     stair: ClassVar[bool] = True
@@ -150,7 +152,7 @@ class Stages:
 
 SCHEDULES: dict[str, type] = {
     "linear": Linear,
-    "cosine": Cosine,
+    "cosine": CosineRamp,
     "exponential": Exponential,
     "cosine_limit": CosineLimit,
     "stages": Stages,
@@ -176,7 +178,8 @@ def schedule_of(field: str, value: Mapping[str, Any]) -> Schedule:
         raise UserError(f"{field}: schedule {name!r} is not known{closest(str(name), SCHEDULES)}")
     arguments = fields if isinstance(fields, Mapping) else {"stages": fields}
     try:
-        return SCHEDULES[name](**{str(key): item for key, item in arguments.items()})
+        # None stands where a recipe takes the value from elsewhere in the run: the schedule's own default.
+        return SCHEDULES[name](**{str(key): item for key, item in arguments.items() if item is not None})
     except TypeError as error:
         raise UserError(f"{field}={{{name}: ...}}: {_reason(error)}") from error
 

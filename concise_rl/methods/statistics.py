@@ -62,6 +62,33 @@ def group_max(batch: RolloutBatch, values_N: Tensor, mask_N: Tensor | None = Non
     return -group_min(batch, -values_N.to(torch.float64), mask_N)
 
 
+def group_quantile(batch: RolloutBatch, values_N: Tensor, share: float) -> Tensor:
+    """Quantile of the rows of each group that count, between neighbours in a straight line, (N,); 0 if none counts."""
+    values_PG, counts_PG = batch.by_group(values_N.to(torch.float64)), batch.by_group(batch.counts)
+    found = [
+        torch.quantile(v_G[c_G], share) if bool(c_G.any()) else torch.zeros((), dtype=torch.float64)
+        for v_G, c_G in zip(values_PG, counts_PG, strict=True)
+    ]
+    return batch.per_row(torch.stack(found)) if found else values_N.new_zeros(0, dtype=torch.float64)
+
+
+def standardised(values_N: Tensor, weights_N: Tensor, *, epsilon: float, inside: bool) -> Tensor:
+    """(x - m) / sqrt(v + epsilon), or / (sqrt(v) + epsilon) where epsilon is not `inside` the root, (N,) float64.
+
+    m and v are mean and variance over all rows together, each row standing for `weights_N` cases (0 leaves it out), v
+    with n - 1. All 0 where nothing varies or there are fewer than two cases.
+    """
+    taken = weights_N > 0
+    n = float(weights_N.sum())
+    if n < 2 or values_N[taken].min() == values_N[taken].max():
+        return torch.zeros_like(values_N, dtype=torch.float64)
+    weights_N = weights_N.to(torch.float64)
+    centred_N = values_N - (torch.where(taken, values_N, 0.0) * weights_N).sum() / n
+    variance = (torch.where(taken, centred_N, 0.0) ** 2 * weights_N).sum() / (n - 1)
+    scale = (variance + epsilon).sqrt() if inside else variance.sqrt() + epsilon
+    return centred_N / scale
+
+
 def right(batch: RolloutBatch) -> Tensor:
     """The right rows that count, (N,) bool."""
     return batch.correct & batch.counts

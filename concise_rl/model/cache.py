@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from concise_rl.errors import UserError
+
 
 def supports_plain_cache(model: Any) -> bool:
     """Whether rows may be taken from and added to the model's key-value cache.
@@ -33,6 +35,44 @@ def forward_parameters(model: Any) -> set[str]:
 def positions(mask_RL: Tensor) -> Tensor:
     """The place of each token of left-padded rows among its row's own, from 0; padding has any."""
     return (mask_RL.cumsum(dim=1) - 1).clamp(min=0)
+
+
+def takes_positions(backbone: Any) -> bool:
+    """Whether a model's backbone takes `position_ids`: without them, padding on the left may shift its places."""
+    return "position_ids" in inspect.signature(type(backbone).forward).parameters
+
+
+def rotary_switch(config: Any) -> int | None:
+    """The tokens up to which a model's rotary frequencies are fixed; None where they always are.
+
+    LongRoPE and dynamic NTK choose the frequencies of a whole batch by its longest row.
+    """
+    text = config.get_text_config()
+    named = getattr(text, "rope_parameters", None) or {}
+    kinds = [named, *(value for value in named.values() if isinstance(value, dict))]
+    switches = [
+        rope.get("original_max_position_embeddings")
+        or getattr(text, "original_max_position_embeddings", None)
+        or text.max_position_embeddings
+        for rope in kinds
+        if rope.get("rope_type") in ("longrope", "dynamic")
+    ]
+    return min(switches, default=None)
+
+
+def check_context(config: Any, tokens: int, remedy: str) -> None:
+    """Refuse rows of so many tokens where the model would change its rotary frequencies on the way.
+
+    Raises:
+        UserError: the rows cross the switch, with the remedy.
+    """
+    switch = rotary_switch(config)
+    if switch is not None and tokens > switch:
+        raise UserError(
+            f"the model computes rows of more than {switch} tokens with other rotary frequencies, and takes the "
+            f"longest row's for all of a batch: with rows of {tokens} results would depend on how a step is cut; "
+            f"{remedy}"
+        )
 
 
 class GrowingLayer(DynamicLayer):

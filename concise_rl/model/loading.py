@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from concise_rl.assets import TINY
+from concise_rl.assets import REASONERS
 from concise_rl.data import Prompt, check_references
+from concise_rl.data.templates import check_template
 from concise_rl.errors import DataError, UserError
+from concise_rl.model import adapters
+from concise_rl.model.kernels_from_hub import refuse_kernels
 from concise_rl.verifiers import Verifier, verify_many
 
-EMBEDDED = {"embedded:tiny": str(TINY)}
+EMBEDDED = {f"embedded:{name}": str(folder) for name, folder in REASONERS.items()}
 
 PACKAGE = "package:"
 """`package:NAME/FILE.gguf` names a GGUF file that an installed Python package carries."""
@@ -30,10 +34,12 @@ def load_tokenizer(spec: Any) -> Any:
     """The tokenizer of `model.path`, with a pad token.
 
     Raises:
-        UserError: there is none, or it has no EOS token.
+        UserError: there is none, it has no EOS token, or its chat template goes beyond the bounds of time or memory.
     """
     from transformers import AutoTokenizer
 
+    if adapters.is_adapter(spec.path) and not has_any(Path(spec.path).expanduser(), TOKENIZER_FILES["tokenizer"]):
+        spec = adapters.base_spec(spec)
     tokenizer = _from_pretrained(AutoTokenizer, spec, TOKENIZER_FILES, padding_side="left")
     if tokenizer.eos_token_id is None:
         raise UserError(
@@ -42,27 +48,110 @@ def load_tokenizer(spec: Any) -> Any:
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    check_template(tokenizer)
     return tokenizer
 
 
-def load_model(spec: Any) -> Any:
+def load_model(spec: Any, tell: Callable[[str], None] | None = None) -> Any:
     """The causal language model of `model.path`, with its adapter where the folder holds one.
 
+    Args:
+        spec: with `merge_adapter` true the adapter becomes part of the weights.
+        tell: hears what the files hold beside the model's weights; else it goes to stderr.
+
     Raises:
-        UserError: nothing can be loaded from there, or the type does not exist.
+        UserError: nothing can be loaded from there, the files lack some of the model's weights, or the type does not
+            exist.
     """
+    if adapters.is_adapter(spec.path):
+        model = adapters.with_adapter(load_model(adapters.base_spec(spec), tell), spec.path, trainable=False)
+        return model.merge_and_unload() if getattr(spec, "merge_adapter", False) else model
     from transformers import AutoModelForCausalLM
 
     dtype = spec.dtype if spec.dtype == "auto" else getattr(torch, spec.dtype, None)
     if dtype != "auto" and not isinstance(dtype, torch.dtype):
         raise UserError(f"model.dtype={spec.dtype!r} is no torch type: use auto, float32, bfloat16 or float16")
     options = {"attn_implementation": spec.attn_implementation} if spec.attn_implementation else {}
-    model = _from_pretrained(AutoModelForCausalLM, spec, WEIGHT_FILES, dtype=dtype, **options)
+    model, found = _from_pretrained(
+        AutoModelForCausalLM, spec, WEIGHT_FILES, dtype=dtype, output_loading_info=True, **options
+    )
+    check_weights(spec.path, found, tell or _to_stderr)
     if spec.path.startswith(PACKAGE):
         # A GGUF file is unpacked as it is loaded: its weights can be trained, and saved as any others.
         model.is_quantized, model.hf_quantizer = False, None
         del model.config.quantization_config
     return model
+
+
+def load_policy(spec: Any, peft: Mapping[str, Any] | None, tell: Callable[[str], None] | None = None) -> Any:
+    """What training begins with: the model of `load_model`, or a `PeftModel` whose adapter goes on training.
+
+    Args:
+        peft: the fields of `peft=lora`; None trains all weights.
+
+    Raises:
+        UserError: as `load_model`; or the adapter would not be trained, or not as `peft` says.
+    """
+    if not adapters.is_adapter(spec.path) or spec.merge_adapter:
+        return load_model(spec, tell)
+    check_policy(spec, peft)
+    return adapters.with_adapter(load_model(adapters.base_spec(spec), tell), spec.path, trainable=True)
+
+
+def check_policy(spec: Any, peft: Mapping[str, Any] | None) -> None:
+    """Raises `UserError` where `model.path` is an adapter that this run could not train; loads nothing."""
+    if spec.merge_adapter and not adapters.is_adapter(spec.path):
+        raise UserError(f"model.merge_adapter=true, and model.path={spec.path} is no folder with a LoRA adapter")
+    if spec.merge_adapter or not adapters.is_adapter(spec.path):
+        return
+    if peft is None:
+        raise UserError(
+            f"model.path={spec.path} is a LoRA adapter, and without peft=lora none of it would train: peft=lora goes "
+            "on with the adapter, model.merge_adapter=true trains all weights of the merged model"
+        )
+    adapters.check_same_adapter(spec.path, peft)
+
+
+def _to_stderr(text: str) -> None:
+    sys.stderr.write(f"warning: {text}\n")
+
+
+def check_weights(path: str, found: Mapping[str, Any], tell: Callable[[str], None]) -> None:
+    """Refuse a model some of whose weights are in no file: they would be random numbers.
+
+    Args:
+        found: what `from_pretrained` says of its loading.
+        tell: hears of tensors that the model has no place for.
+
+    Raises:
+        UserError: names the missing tensors.
+    """
+    missing = sorted(map(str, found["missing_keys"]))
+    if missing:
+        raise UserError(
+            f"model.path={path} lacks {len(missing)} tensors of its model ({_some(missing)}): they would be random "
+            "numbers; copy all weight files, or take the config of the model that they belong to"
+        )
+    unexpected = sorted(map(str, found["unexpected_keys"]))
+    if unexpected:
+        tell(f"model.path={path} holds {len(unexpected)} tensors that its model has no place for: {_some(unexpected)}")
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def context_of(spec: Any) -> int | None:
+    """Tokens that the model of `model.path` has positions for; None where its config says nothing of it.
+
+    Raises:
+        UserError: there is no config.
+    """
+    from transformers import AutoConfig
+
+    spec = adapters.base_spec(spec) if adapters.is_adapter(spec.path) else spec
+    config = _from_pretrained(AutoConfig, spec, {"config": WEIGHT_FILES["config"]})
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def whole(model: Any) -> AbstractContextManager[Any]:
@@ -94,11 +183,16 @@ def check_folder(path: str, needed: Mapping[str, Sequence[str]]) -> None:
             raise UserError(f"model.path={path} cannot be loaded (no such folder): name a checkpoint's folder")
         return
     for thing, patterns in needed.items():
-        if not any(True for pattern in patterns for _ in folder.glob(pattern)):
+        if not has_any(folder, patterns):
             raise UserError(
                 f"model.path={path} cannot be loaded (it holds no {thing}: {' or '.join(patterns)}): "
                 f"name a folder with config, weights and tokenizer, or copy the {thing} there"
             )
+
+
+def has_any(folder: Path, patterns: Sequence[str]) -> bool:
+    """Whether a folder holds a file of one of these names."""
+    return any(True for pattern in patterns for _ in folder.glob(pattern))
 
 
 def package_file(path: str) -> tuple[str, str]:
@@ -131,6 +225,8 @@ def _from_pretrained(loader: Any, spec: Any, needed: Mapping[str, Sequence[str]]
         path, options["gguf_file"] = package_file(path)  # weights and tokenizer in one
     else:
         check_folder(path, needed)
+        if needed is WEIGHT_FILES:
+            refuse_kernels(path, spec)
     try:
         return loader.from_pretrained(path, revision=spec.revision, trust_remote_code=spec.trust_remote_code, **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -177,21 +273,3 @@ def spread(prompts: Sequence[Prompt], n: int) -> list[Prompt]:
     if n >= len(prompts):
         return list(prompts)
     return [prompts[i * len(prompts) // n] for i in range(n)]
-
-
-def lora(fields: Any) -> Any:
-    """`peft=lora` as a `peft.LoraConfig`; None where all weights train.
-
-    Raises:
-        UserError: PEFT is not installed, or a field that LoraConfig lacks.
-    """
-    if fields is None:
-        return None
-    try:
-        from peft import LoraConfig
-    except ImportError as error:
-        raise UserError("peft=lora needs PEFT: pip install 'concise-rl[peft]'") from error
-    try:
-        return LoraConfig(**dict(fields))
-    except TypeError as error:
-        raise UserError(f"peft: {error}") from error

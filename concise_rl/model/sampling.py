@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache
 
 from concise_rl.errors import UserError
-from concise_rl.model.cache import GrowingLayer, forward_parameters, positions, supports_plain_cache
+from concise_rl.model.cache import GrowingLayer, check_context, forward_parameters, positions, supports_plain_cache
 
 COMPACT_SHARE = 0.1
 """Finished rows leave the cache once they are this share of its rows: a copy of the cache against idle rows."""
@@ -38,6 +38,7 @@ def sample_tokens(
     pad_token_id: int,
     top_p: float = 1.0,
     top_k: int = 0,
+    min_p: float = 0.0,
     generator: torch.Generator | None = None,
     seeds: Sequence[int] | None = None,
     batch_rows: int | None = None,
@@ -45,9 +46,10 @@ def sample_tokens(
 ) -> list[list[int]]:
     """Sample one completion for each prompt; each ends with an EOS token or has `max_new_tokens` tokens.
 
-    The next token is drawn from softmax(logits / temperature), cut to the `top_k` likeliest tokens and then to the
-    fewest of those that hold `top_p` of the probability. No other setting of the model's generation config applies: no
-    repetition penalty, no banned tokens. The model samples in evaluation mode and gets its modes back afterwards.
+    The next token is drawn from softmax(logits / temperature), cut to the `top_k` likeliest tokens, to the fewest of
+    those that hold `top_p` of the probability, and to those with `min_p` of the likeliest one's or more. No other
+    setting of the model's generation config applies: no repetition penalty, no banned tokens. The model samples in
+    evaluation mode and gets its modes back afterwards.
 
     Args:
         model: a transformers causal LM, not wrapped. One whose cache is not a plain `DynamicCache` (sliding windows,
@@ -56,6 +58,7 @@ def sample_tokens(
         temperature: 0 is greedy.
         top_p: in (0, 1]; 1 keeps all.
         top_k: 0 keeps all.
+        min_p: in [0, 1); 0 keeps all.
         generator: source of one seed a row, on the CPU; the global one when None. The same seed, model, prompts and
             machine give the same tokens.
         seeds: one a row, in place of the generator: a row then samples the same in any list of prompts.
@@ -65,14 +68,14 @@ def sample_tokens(
     Raises:
         UserError: a setting outside its range, an empty prompt, or a prompt with no room for `max_new_tokens`.
     """
-    _check_settings(model, prompt_ids, max_new_tokens, temperature, top_p, top_k, batch_rows)
+    _check_settings(model, prompt_ids, max_new_tokens, temperature, top_p, top_k, min_p, batch_rows)
     if not prompt_ids:
         return []
     if seeds is None:
         seeds = torch.randint(2**62, (len(prompt_ids),), generator=generator).tolist()
     batch_rows = min(batch_rows or len(prompt_ids), len(prompt_ids))
-    settings = _Settings(max_new_tokens, temperature, top_p, top_k, frozenset(eos_token_ids), pad_token_id)
-    with evaluating(model):
+    settings = _Settings(max_new_tokens, temperature, top_p, top_k, min_p, frozenset(eos_token_ids), pad_token_id)
+    with evaluating(model), without_router_logits(model.config.get_text_config()):
         sample = _sample_with_cache if supports_plain_cache(model) else _sample_with_generate
         return sample(model, prompt_ids, seeds, settings, batch_rows, on_finished or (lambda row, tokens: None))
 
@@ -89,12 +92,26 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+@contextmanager
+def without_router_logits(config: Any) -> Iterator[None]:
+    """Experts' router logits are not asked for inside: of a cached prompt there are none, and the model would fail."""
+    asked = getattr(config, "output_router_logits", False)
+    if asked:
+        config.output_router_logits = False
+    try:
+        yield
+    finally:
+        if asked:
+            config.output_router_logits = True
+
+
 @dataclass(frozen=True)
 class _Settings:
     max_new_tokens: int
     temperature: float
     top_p: float
     top_k: int
+    min_p: float
     eos_token_ids: frozenset[int]
     pad_token_id: int
 
@@ -106,6 +123,7 @@ def _check_settings(
     temperature: float,
     top_p: float,
     top_k: int,
+    min_p: float,
     batch_rows: int | None,
 ) -> None:
     if max_new_tokens < 1:
@@ -116,6 +134,8 @@ def _check_settings(
         raise UserError(f"top_p={top_p}: give a share of the probability in (0, 1]; 1 keeps every token")
     if top_k < 0:
         raise UserError(f"top_k={top_k}: give a number of tokens; 0 keeps every token")
+    if not 0 <= min_p < 1:
+        raise UserError(f"min_p={min_p}: give a share of the likeliest token's in [0, 1); 0 keeps every token")
     if batch_rows is not None and batch_rows < 1:
         raise UserError(f"batch_rows={batch_rows}: at least one row samples at a time")
     for row, ids in enumerate(prompt_ids):
@@ -123,7 +143,8 @@ def _check_settings(
             raise UserError(f"prompt_ids[{row}] is empty: a causal model needs one token or more to go on from")
     room = getattr(model.config, "max_position_embeddings", None)
     longest = max(map(len, prompt_ids), default=0)
-    if room is not None and longest + max_new_tokens > room:
+    check_context(model.config, longest + max_new_tokens, f"max_new_tokens={max_new_tokens} is too many: lower it")
+    if room is not None and 0 < room < longest + max_new_tokens:  # XLNet says -1 for no bound
         raise UserError(
             f"max_new_tokens={max_new_tokens}: with a prompt of {longest} tokens that is more than the model's "
             f"max_position_embeddings={room}; give at most {room - longest}, or shorten the prompts"
@@ -189,7 +210,9 @@ class _Live:
         """The next token of each row, (R,)."""
         uniform_R = self.uniforms_RM.gather(1, self.drawn_R[:, None]).squeeze(1)
         self.drawn_R = (self.drawn_R + 1).clamp(max=settings.max_new_tokens - 1)
-        return pick_tokens(self.logits_RV, uniform_R, settings.temperature, settings.top_p, settings.top_k)
+        return pick_tokens(
+            self.logits_RV, uniform_R, settings.temperature, settings.top_p, settings.top_k, settings.min_p
+        )
 
     def advance(self, model: Any, tokens_R: Tensor) -> None:
         """Feed the tokens drawn: one column more of cache, new logits."""
@@ -251,10 +274,18 @@ def left_pad(rows: Sequence[Sequence[int]], pad_token_id: int, device: torch.dev
     return ids.to(device), mask.to(device)
 
 
-def pick_tokens(logits_RV: Tensor, uniform_R: Tensor, temperature: float, top_p: float, top_k: int) -> Tensor:
-    """One token a row by inverting the distribution function at `uniform_R` in [0, 1); greedy at temperature 0."""
+def pick_tokens(
+    logits_RV: Tensor, uniform_R: Tensor, temperature: float, top_p: float, top_k: int, min_p: float = 0.0
+) -> Tensor:
+    """One token a row by inverting the distribution function at `uniform_R` in [0, 1); greedy at temperature 0.
+
+    Raises:
+        UserError: a row's logits are no distribution.
+    """
+    highest_R, greedy_R = logits_RV.max(dim=-1)
+    check_finite(highest_R)
     if temperature == 0:
-        return logits_RV.argmax(dim=-1)
+        return greedy_R
     probs_RV = torch.softmax(logits_RV.float() / temperature, dim=-1)
     order_RV = None
     if top_k > 0 or top_p < 1:
@@ -263,12 +294,27 @@ def pick_tokens(logits_RV: Tensor, uniform_R: Tensor, temperature: float, top_p:
             probs_RV, order_RV = probs_RV[:, :top_k], order_RV[:, :top_k]
         before_RV = probs_RV.cumsum(dim=-1) - probs_RV
         probs_RV = probs_RV.masked_fill(before_RV >= top_p * probs_RV.sum(dim=-1, keepdim=True), 0.0)
+    if min_p > 0:
+        probs_RV = probs_RV.masked_fill(probs_RV < min_p * probs_RV.amax(dim=-1, keepdim=True), 0.0)
     cumulative_RV = probs_RV.double().cumsum(dim=-1)
     total_R1 = cumulative_RV[:, -1:]
     # The product may round up to the total, which lies behind the last token that has any probability.
     target_R1 = torch.minimum(uniform_R[:, None] * total_R1, torch.nextafter(total_R1, torch.zeros_like(total_R1)))
     index_R1 = torch.searchsorted(cumulative_RV, target_R1, right=True)
     return (index_R1 if order_RV is None else order_RV.gather(1, index_R1)).squeeze(1)
+
+
+def check_finite(highest_R: Tensor) -> None:
+    """Refuse rows whose highest logit is NaN (any NaN makes it so) or infinite.
+
+    Raises:
+        UserError: there is such a row.
+    """
+    if not bool(torch.isfinite(highest_R).all()):
+        raise UserError(
+            "the model's logits are not finite, so nothing can be sampled: its weights hold NaN, or overflow in their "
+            "dtype: take other weights or an older checkpoint, a lower learning rate, or model.dtype=float32"
+        )
 
 
 def _sample_with_cache(
@@ -304,6 +350,11 @@ def _sample_with_cache(
     return completions
 
 
+def _finite(input_ids: Tensor, scores_RV: Tensor) -> Tensor:
+    check_finite(scores_RV.max(dim=-1).values)
+    return scores_RV
+
+
 def _sample_with_generate(
     model: Any,
     prompt_ids: Sequence[Sequence[int]],
@@ -321,6 +372,7 @@ def _sample_with_generate(
             "temperature": settings.temperature,
             "top_p": settings.top_p,
             "top_k": settings.top_k,
+            "min_p": settings.min_p or None,
         }
     config = GenerationConfig(
         max_new_tokens=settings.max_new_tokens,
@@ -337,7 +389,9 @@ def _sample_with_generate(
         # `generate` draws from the global generators alone.
         with torch.random.fork_rng():
             torch.manual_seed(seeds[rows[0]])
-            output = model.generate(input_ids=ids_RL, attention_mask=mask_RL, generation_config=config)
+            output = model.generate(
+                input_ids=ids_RL, attention_mask=mask_RL, generation_config=config, logits_processor=[_finite]
+            )
         for row, tokens in zip(rows, output[:, ids_RL.shape[1] :].tolist(), strict=True):
             end = next((i + 1 for i, token in enumerate(tokens) if token in settings.eos_token_ids), len(tokens))
             completions[row] = tokens[:end]

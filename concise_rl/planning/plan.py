@@ -157,6 +157,12 @@ def describe(plan: Plan, title: str, price: float | None = None) -> str:
         f"peak {gb(plan.peak)} of {gb(hardware.memory)} in {plan.fullest}: "
         + (plan.misfit.sentence if plan.misfit else "everything fits"),
     ]
+    if plan.work.history:
+        drawn = work.steps * rows // work.group_size
+        lines.append(
+            f"the method compares with a prompt's earlier answers, and these steps draw {drawn:,} prompts: it acts "
+            f"only where the training data are fewer, and on each at {drawn // 2:,} or fewer; else raise steps="
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -20,7 +20,7 @@ LENGTHS = ("prompt_tokens", "completion_tokens", "prompts_per_step")
 
 
 @dataclass(frozen=True)
-class Request:
+class PlanRequest:
     """A plan's keys, and the overrides that `concise-rl train` would take."""
 
     hardware: str
@@ -30,7 +30,7 @@ class Request:
     overrides: list[str]
 
     @classmethod
-    def of(cls, arguments: Sequence[str]) -> Request:
+    def of(cls, arguments: Sequence[str]) -> PlanRequest:
         """Sort `key=value` arguments.
 
         Raises:

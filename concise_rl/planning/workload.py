@@ -190,7 +190,7 @@ def workload_of(
     return Workload(
         group_size=group, rows=sampled, batch_rows=batch_rows, optimizer_rows=rows,
         microbatch_tokens=int(trainer.get("max_tokens_per_microbatch", 16384)),
-        prompt_tokens=options.get("prompt_tokens", 16 if config.model.path == "embedded:tiny" else 256),
+        prompt_tokens=options.get("prompt_tokens", 16 if config.model.path.startswith("embedded:") else 256),
         limit_tokens=limit, mean_tokens=mean, steps=int(trainer.max_steps),
         weight_bytes=2 if config.model.dtype in ("bfloat16", "float16") else 4,
         half=bool(trainer.get("bf16", True)), checkpointing=bool(trainer.get("gradient_checkpointing", True)),

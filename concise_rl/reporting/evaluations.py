@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,9 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from concise_rl.errors import printable
 from concise_rl.reporting.glossary import describe
 from concise_rl.reporting.progress import clock
-from concise_rl.reporting.summary import difficulty_rows, length_rows, printable
+from concise_rl.reporting.summary import difficulty_rows, length_rows
 
 LOG_LINES = 10
 """Progress lines of an evaluation where standard output is no terminal."""
@@ -44,6 +46,27 @@ def counting(name: str, console: Console) -> Iterator[Callable[[int, int], None]
                 console.print(f"{name}: {done}/{total} completions  {pace}", markup=False, soft_wrap=True)
 
         yield show
+
+
+def sampling_line(settings: Mapping[str, Any]) -> str:
+    """How the completions were drawn, in one line; from `Evaluation.settings`, empty where they are not known."""
+    if "temperature" not in settings:
+        return ""
+    cuts = ", ".join(f"{name} {settings[name]:g}" for name in ("top_p", "top_k", "min_p") if name in settings)
+    samples = settings.get("samples", 1)
+    mode = settings.get("mode") or {"name": "as_trained"}
+    parts = [
+        f"sampled at temperature {settings['temperature']:g}, {cuts}" if settings["temperature"] else "greedy",
+        f"at most {settings['max_new_tokens']} tokens",
+        f"{samples} {'sample' if samples == 1 else 'samples'} a problem",
+        f"seed {settings.get('seed')}",
+        f"thinking ends with {settings['think_end']}",
+    ]
+    if mode["name"] != "as_trained":
+        parts.append(f"mode {mode['name']}" + (f" at {mode['budget']} tokens" if mode.get("budget") else ""))
+    if settings.get("chat_template_kwargs"):
+        parts.append(f"chat template with {json.dumps(settings['chat_template_kwargs'])}")
+    return "; ".join(parts)
 
 
 def detail_tables(name: str, summary: Mapping[str, Any]) -> list[Table]:

@@ -229,12 +229,16 @@ def _point(summary: Mapping[str, Any]) -> tuple[float, float, list[float], list[
     return x, y, [x - low_x, high_x - x], [max(0.0, y - 100 * low_y), max(0.0, 100 * high_y - y)]
 
 
-def plot_methods(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+def plot_methods(
+    rows: Sequence[Mapping[str, Any]], path: str | Path, frontier: Sequence[Sequence[float]] | None = None
+) -> None:
     """Write a PNG: each method's accuracy against its mean tokens, with 95 % intervals, and the model before training.
 
     Args:
-        rows: one a method, with `method`, `accuracy`, `mean_tokens`, their `_interval`s, and `before`, a summary.
+        rows: one a method, with `method`, perhaps `setting`, `accuracy`, `mean_tokens`, their `_interval`s, and
+            `before`, a summary.
         path: of the PNG.
+        frontier: tokens and accuracy of the corners of the best that is possible, drawn as a line.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as MplFigure
@@ -242,7 +246,12 @@ def plot_methods(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     figure = MplFigure(figsize=(9, 6), layout="constrained", dpi=150)
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    points = [("before training", rows[0]["before"], GREY), *((row["method"], row, BLUE) for row in rows)]
+    if frontier:
+        tokens, accuracy = zip(*frontier, strict=True)
+        axes.plot(tokens, [100 * a for a in accuracy], color=ORANGE, label="the best that is possible")
+        axes.legend(loc="lower right")
+    named = [(" ".join(filter(None, (row["method"], row.get("setting")))), row, BLUE) for row in rows]
+    points = [("before training", rows[0]["before"], GREY), *named]
     for _, found, color in points:
         x, y = found["mean_tokens"], 100 * found["accuracy"]
         across, up = found["mean_tokens_interval"], [100 * v for v in found["accuracy_interval"]]

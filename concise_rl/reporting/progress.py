@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from concise_rl.errors import printable
 from concise_rl.reporting.glossary import describe
 
 if TYPE_CHECKING:
@@ -113,7 +114,8 @@ class Progress:
         return sum(self._durations) / len(self._durations) if self._durations else None
 
     def _print(self, text: str) -> None:
-        self._console.print(Text(text), soft_wrap=True)
+        # A checkpoint, a server or a template may have put anything into it.
+        self._console.print(Text(printable(text)), soft_wrap=True)
 
     def _cells(self) -> list[str]:
         return [

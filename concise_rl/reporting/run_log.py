@@ -78,7 +78,7 @@ class RunLog:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for name in (METRICS_FILE, ROLLOUTS_FILE):
-                (self.folder / name).open("ab").close()
+                append_lines(self.folder / name, "", go_on_with="start again")
         except OSError as error:
             raise UserError(
                 f"output folder {str(self.folder)!r} cannot be written ({error.strerror}): choose another one"
@@ -145,6 +145,8 @@ def read_rollouts(folder: str | Path) -> Iterator[StoredStep]:
     """
     path = Path(folder) / ROLLOUTS_FILE
     for number, line in _lines(path):
+        if "prompt_ids" in line.get("batch", {}):
+            raise DataError(f"{path} was written by an earlier concise_rl: train the run again to replay it")
         try:
             step = step_from_json(line)
         except (KeyError, TypeError, ValueError) as error:

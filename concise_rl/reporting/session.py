@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from concise_rl.evaluation import Evaluation, difference
+from concise_rl.reporting.evaluations import sampling_line
 from concise_rl.reporting.html import write_report
 from concise_rl.reporting.plots import plot_training
 from concise_rl.reporting.progress import Progress
@@ -57,13 +59,21 @@ class Session:
     def warn(self, text: str) -> None:
         self.progress.message(f"warning: {text}")
 
-    def evaluation(self, name: str, run: Callable[[], Evaluation | None], *, stored: bool) -> Evaluation | None:
-        """Run an evaluation and store it; with `stored`, take it from the folder when it is already there."""
+    def evaluation(
+        self,
+        name: str,
+        run: Callable[[], Evaluation | None],
+        *,
+        stored: bool,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Evaluation | None:
+        """Run an evaluation and store it with further `settings`; with `stored`, take it from the folder if there."""
         path = self.folder / f"evaluation-{name}.jsonl"
         if stored and path.exists():
             return Evaluation.load(path)
         result = run()
         if result is not None and self.active:
+            result = dataclasses.replace(result, settings={**result.settings, **(settings or {})})
             result.save(path)
             found = result.summary()
             self.console.print(
@@ -128,6 +138,8 @@ class Session:
         )
         if columns:
             self.console.print()
+            if line := sampling_line((after or before or Evaluation([])).settings):
+                self.console.print(f"before and after: {line}", markup=False, soft_wrap=True)
             self.console.print(summary_table(columns, change))
         if change is not None:
             self.console.print(pairs_view(pick_pairs(pairs)))

@@ -7,7 +7,7 @@ known `mean_tokens_correct`, `mean_tokens_wrong`, `truncated_frac`, `oracle_rati
 
 from __future__ import annotations
 
-import unicodedata
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from concise_rl.errors import printable
+from concise_rl.evaluation.intervals import FEW_PROBLEMS
 from concise_rl.reporting.glossary import describe
 
 Summary = Mapping[str, Any]
@@ -91,10 +93,10 @@ def headline(difference: Summary) -> str:
     """Such as `tokens -53 % [-55, -51], accuracy -0.4 points [-1.6, +0.8]: no loss shown at 95 %`.
 
     A change counts as shown when its 95 % interval leaves out 0. "No loss shown" says that, not that there is none:
-    the interval's lower end is the loss that the data still allow.
+    the interval's lower end is the loss that the data still allow. Few problems are called few.
     """
     accuracy_low, accuracy_high = difference["accuracy_points_interval"]
-    tokens_low, tokens_high = difference["tokens_percent_interval"]
+    tokens_low, tokens_high = difference["tokens_percent_interval"] or (math.nan, math.nan)
     verdicts = []
     if tokens_low > 0:
         verdicts.append("longer")
@@ -106,9 +108,16 @@ def headline(difference: Summary) -> str:
         verdicts.append("a gain of accuracy")
     else:
         verdicts.append("no loss shown")
+    few = _few(difference)
     return (
         f"tokens {_tokens_change(difference)}, accuracy {_accuracy_change(difference)}: {', '.join(verdicts)} at 95 %"
+        + (f"; {few}" if few else "")
     )
+
+
+def _few(found: Summary) -> str:
+    problems = found.get("problems")
+    return f"{problems} problems are few" if problems is not None and problems < FEW_PROBLEMS else ""
 
 
 def summary_rows(
@@ -226,13 +235,6 @@ def pairs_view(picked: Sequence[tuple[str, CompletionPair]]) -> RenderableType:
     return Group(*tables)
 
 
-def printable(text: str) -> str:
-    """The text with control characters other than newline and tab made visible, so none can steer a terminal."""
-    if text.replace("\n", "").replace("\t", "").isprintable():  # a hundred times faster than character by character
-        return text
-    return "".join(c if c in "\n\t" or unicodedata.category(c)[0] != "C" else f"\\x{ord(c):02x}" for c in text)
-
-
 def csv_cell(value: Any) -> Any:
     """Numbers as they are; text printable, and with an apostrophe where a spreadsheet would run it as a formula."""
     if not isinstance(value, str):
@@ -262,6 +264,8 @@ def _expanded(keys: Sequence[str], summaries: Iterable[Summary]) -> list[str]:
 
 def _cell(key: str, summary: Summary) -> str:
     text = describe(key).text(summary.get(key))
+    if key == "problems" and _few(summary):
+        text += " (few)"
     interval = summary.get(f"{key}_interval")
     return f"{text} {_interval(key, interval)}" if interval else text
 
@@ -276,6 +280,8 @@ def _accuracy_change(difference: Summary) -> str:
 
 
 def _tokens_change(difference: Summary) -> str:
+    if difference["tokens_percent_interval"] is None:  # nothing was said before
+        return "-"
     low, high = difference["tokens_percent_interval"]
     return f"{difference['tokens_percent']:+.0f} % [{low:+.0f}, {high:+.0f}]"
 

@@ -15,13 +15,14 @@ from __future__ import annotations
 import random
 import re
 import string
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 
 from concise_rl.data.base import Prompt, content_key
 from concise_rl.errors import DataError, UserError
+from concise_rl.testbeds.teacher import THINK_CLOSE, THINK_OPEN, Trace, with_rechecks
 
-THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 LETTERS = string.ascii_lowercase
 """Names of the operations of a chain, in order."""
 
@@ -159,3 +160,47 @@ class ChainSum:
             if len(questions) == most:
                 break
         return list(questions)
+
+
+@dataclass
+class Overthinking:
+    """The teacher of the embedded task: the chain of partial sums, needless re-checks of it, the answer.
+
+        7a+4b-3=  <think>7a+4=11b-3=8;wait,7a+4=11b-3=8</think>8
+
+    The answer is right after any number of re-checks, so nothing but habit speaks for the long ones: what a
+    length-aware method has to unlearn, at no cost in accuracy.
+
+    Attributes:
+        min_operands, max_operands: the difficulties, equally likely.
+        max_operand: of an operand.
+        recheck_weights: relative frequency of 0, 1, 2, ... re-checks in the traces.
+        plain_share: share of the traces, the first ones, that have no re-check: the arithmetic is what takes long to
+            learn, and it is learnt on the shortest sequences; the habit of re-checking is then quickly acquired.
+
+    Raises:
+        UserError: a field is out of its range.
+    """
+
+    min_operands: int = 2
+    max_operands: int = 6
+    max_operand: int = 9
+    recheck_weights: list[float] = field(default_factory=lambda: [0.2, 0.35, 0.3, 0.15])
+    plain_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.recheck_weights or min(self.recheck_weights) < 0 or sum(self.recheck_weights) <= 0:
+            raise UserError(f"Overthinking.recheck_weights={self.recheck_weights} must be >= 0 and not all 0")
+        if not 0 <= self.plain_share <= 1:
+            raise UserError(f"Overthinking.plain_share={self.plain_share} must lie in 0..1")
+
+    def traces(self, n_traces: int, rng: random.Random) -> Iterator[Trace]:
+        """Endless traces from the train side."""
+
+        def solved() -> Iterator[tuple[str, str, str]]:
+            while True:
+                question = draw_question(rng, rng.randint(self.min_operands, self.max_operands), self.max_operand)
+                if split_of(question) == "train":
+                    yield question, running_sum(question), answer(question)
+
+        return with_rechecks(solved(), self.recheck_weights, round(self.plain_share * n_traces), rng)

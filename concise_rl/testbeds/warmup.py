@@ -1,15 +1,10 @@
-"""Makes the embedded model from nothing: a small Llama taught, by seeded supervision, to answer well and to overthink.
+"""Makes a tiny reasoner: a small Llama taught, by seeded supervision, to answer well and in a teacher's habits.
 
-    traces (task)  ->  question, completion                        `overthinking_traces`, or a teacher of another task
+    teacher        ->  question, completion                        a dataclass beside each task
     training loop  ->  knows questions and completions, no task    `train_on_traces`
     measurement    ->  the test split, sampled at temperature 1    `measure`
 
-A trace is the chain of partial sums, then none to three needless re-checks of that chain, then the answer:
-
-    7a+4b-3=  <think>7a+4=11b-3=8;wait,7a+4=11b-3=8</think>8
-
-The answer is right after any number of re-checks, so nothing but habit speaks for the long ones: what a length-aware
-method has to unlearn, at no cost in accuracy.
+Which teachers, in which stages, made the shipped checkpoints stands in `warmups.py`.
 """
 
 from __future__ import annotations
@@ -17,10 +12,9 @@ from __future__ import annotations
 import json
 import logging
 import random
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,27 +24,14 @@ from torch.nn import functional as F
 
 from concise_rl.data.base import DataSource, Prompt
 from concise_rl.errors import UserError
-from concise_rl.testbeds.chain_sum import (
-    THINK_CLOSE,
-    THINK_OPEN,
-    ChainSum,
-    answer,
-    draw_question,
-    running_sum,
-    split_of,
-)
+from concise_rl.testbeds.chain_sum import ChainSum, Overthinking
+from concise_rl.testbeds.teacher import RECHECK, THINK_CLOSE, THINK_OPEN, Teacher, Trace
 from concise_rl.verifiers.exact import Exact
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
-RECHECK = ";wait,"
-"""What stands between a chain and its re-check."""
-
-Trace = tuple[str, str]
-"""A question and a completion of it (without EOS)."""
-
 _POOL_BATCHES = 16  # batches drawn together and cut by length: enough for little padding, few enough to stay mixed
 _IGNORED = -100
 
@@ -59,13 +40,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class WarmupConfig:
-    """How the embedded model is made, or one like it for another task.
+    """One stage of a warm-up: what is learnt, from whom, by which model, for how long.
 
     Attributes:
-        data: the task; warm-up draws freely from its train side, measurement takes its test split.
-        recheck_weights: relative frequency of 0, 1, 2, ... re-checks in the traces.
-        plain_share: share of the traces, the first ones, that have no re-check: the arithmetic is what takes long to
-            learn, and it is learnt on the shortest sequences; the habit of re-checking is then quickly acquired.
+        data: the task; measurement takes its test split.
+        teacher: writes the traces, freely from the train side.
         hidden_size: H.
         layers: transformer blocks.
         heads: attention heads of H / heads each.
@@ -73,6 +52,9 @@ class WarmupConfig:
         max_positions: longest sequence in tokens.
         steps: optimizer steps.
         batch_size: traces a step.
+        like_length: traces of a step have nearly the same length, which spares padding. A step weighs its tokens alike,
+            so short completions then weigh more than their share: where habits of length must come out as they are
+            written, False.
         learning_rate: its peak, after `warmup_steps` of linear rise; then a cosine down to zero.
         warmup_steps: optimizer steps of the rise.
         weight_decay: of AdamW, on the matrices.
@@ -85,8 +67,7 @@ class WarmupConfig:
     """
 
     data: DataSource = field(default_factory=ChainSum)
-    recheck_weights: list[float] = field(default_factory=lambda: [0.2, 0.35, 0.3, 0.15])
-    plain_share: float = 0.5
+    teacher: Teacher = field(default_factory=Overthinking)
     hidden_size: int = 128
     layers: int = 4
     heads: int = 4
@@ -94,6 +75,7 @@ class WarmupConfig:
     max_positions: int = 512
     steps: int = 3000
     batch_size: int = 8
+    like_length: bool = True
     learning_rate: float = 5e-4
     warmup_steps: int = 100
     weight_decay: float = 0.0
@@ -105,58 +87,13 @@ class WarmupConfig:
         for name in ("layers", "intermediate_size", "max_positions", "steps", "batch_size", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise UserError(f"WarmupConfig.{name}={getattr(self, name)} must be at least 1")
-        if not self.recheck_weights or min(self.recheck_weights) < 0 or sum(self.recheck_weights) <= 0:
-            raise UserError(f"WarmupConfig.recheck_weights={self.recheck_weights} must be >= 0 and not all 0")
         if self.heads < 1 or self.hidden_size % (2 * self.heads):
             raise UserError(
                 f"WarmupConfig.hidden_size={self.hidden_size} must be a multiple of 2 * heads={2 * self.heads}: "
                 "rotary positions need heads of even width"
             )
-        if not 0 <= self.plain_share <= 1:
-            raise UserError(f"WarmupConfig.plain_share={self.plain_share} must lie in 0..1")
         if self.learning_rate <= 0:
             raise UserError(f"WarmupConfig.learning_rate={self.learning_rate} must be positive")
-
-
-EMBEDDED = (
-    WarmupConfig(),
-    WarmupConfig(
-        steps=80, plain_share=0.0, learning_rate=1e-4, warmup_steps=10, seed=1, recheck_weights=[0.1, 0.3, 0.4, 0.2]
-    ),
-)
-"""The two stages that made the shipped checkpoint: learn the task, then the habit of checking oneself more often."""
-
-
-def make_embedded(out_dir: str | Path, seed: int = 0) -> dict[str, Any]:
-    """Make the embedded model: both stages of `EMBEDDED`, each seeded from `seed`; returns the last one's metrics."""
-    first, second = EMBEDDED
-    with tempfile.TemporaryDirectory() as folder:
-        run_warmup(replace(first, seed=first.seed + seed), folder)
-        return run_warmup(replace(second, seed=second.seed + seed, start=folder), out_dir)
-
-
-def overthinking_traces(config: WarmupConfig, rng: random.Random) -> Iterator[Trace]:
-    """Endless traces from the train side of the embedded task, difficulties equally likely."""
-    task = config.data
-    assert isinstance(task, ChainSum)
-
-    def solved() -> Iterator[tuple[str, str, str]]:
-        while True:
-            question = draw_question(rng, rng.randint(task.min_operands, task.max_operands), task.max_operand)
-            if split_of(question) == "train":
-                yield question, running_sum(question), answer(question)
-
-    return with_rechecks(solved(), config, rng)
-
-
-def with_rechecks(solved: Iterator[tuple[str, str, str]], config: WarmupConfig, rng: random.Random) -> Iterator[Trace]:
-    """Traces that overthink, from `(question, reasoning, answer)`; the first `plain_share` of them do not."""
-    counts = range(len(config.recheck_weights))
-    n_plain = round(config.plain_share * config.steps * config.batch_size)
-    for n_traces, (question, reasoning, answered) in enumerate(solved):
-        rechecks = rng.choices(counts, config.recheck_weights)[0] if n_traces >= n_plain else 0
-        thinking = RECHECK.join([reasoning] * (1 + rechecks))
-        yield question, f"{THINK_OPEN}{thinking}{THINK_CLOSE}{answered}"
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -228,7 +165,7 @@ def train_on_traces(
     rise = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / (config.warmup_steps + 1), total_iters=config.warmup_steps)
     fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, config.steps - config.warmup_steps))
     schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, fall], [config.warmup_steps])
-    batches = _batches_of_like_length(tokenizer, traces, config.batch_size, rng)
+    batches = _batches(tokenizer, traces, config, rng)
     model.train()
     for step in range(1, config.steps + 1):
         ids, labels = next(batches)
@@ -242,10 +179,11 @@ def train_on_traces(
         on_step(step, float(loss.detach()))
 
 
-def _batches_of_like_length(
-    tokenizer: PreTrainedTokenizerFast, traces: Iterator[Trace], batch_size: int, rng: random.Random
+def _batches(
+    tokenizer: PreTrainedTokenizerFast, traces: Iterator[Trace], config: WarmupConfig, rng: random.Random
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless `(ids, labels)`, each (B, T), B rows of nearly the same length."""
+    """Endless `(ids, labels)`, each (B, T); with `like_length`, B rows of nearly the same length."""
+    batch_size = config.batch_size
     while True:
         pool = []
         for _ in range(_POOL_BATCHES * batch_size):
@@ -253,7 +191,8 @@ def _batches_of_like_length(
             prompt_ids = tokenizer.encode(question)
             completion_ids = [*tokenizer.encode(completion), tokenizer.eos_token_id]
             pool.append((prompt_ids + completion_ids, [_IGNORED] * len(prompt_ids) + completion_ids))
-        pool.sort(key=lambda row: len(row[0]))
+        if config.like_length:
+            pool.sort(key=lambda row: len(row[0]))
         batches = [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
         rng.shuffle(batches)
         for batch in batches:
@@ -294,7 +233,7 @@ def sample(
 def measure(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Prompt], max_new_tokens: int
 ) -> dict[str, Any]:
-    """Accuracy and length of one sample a prompt, also by the number of re-checks that the sample holds.
+    """Accuracy and length of one sample a prompt; also by level, and by the re-checks that the sample holds, if any.
 
     A completion is right when what follows its last `</think>` is exactly the reference. Lengths, in tokens, count EOS.
     The distance to the oracle is None on a task that does not know it (column `oracle_tokens`).
@@ -307,10 +246,9 @@ def measure(
     oracle = [p.columns["oracle_tokens"] for p in prompts if "oracle_tokens" in p.columns]
     mean_oracle_tokens = sum(oracle) / len(oracle) if len(oracle) == len(prompts) else None
     rechecks = [text.count(RECHECK) for text, _ in completions]
-    by_rechecks = {}
-    for count in sorted(set(rechecks)):
-        verdicts = [r for r, c in zip(right, rechecks, strict=True) if c == count]
-        by_rechecks[str(count)] = {"samples": len(verdicts), "accuracy": sum(verdicts) / len(verdicts)}
+    levels = [p.columns.get("difficulty") for p in prompts]
+    by = {"by_rechecks": rechecks if any(rechecks) else [], "by_difficulty": levels if None not in levels else []}
+    tokens = [length for _, length in completions]
     return {
         "problems": len(prompts),
         "accuracy": sum(right) / len(right),
@@ -318,7 +256,21 @@ def measure(
         "max_tokens": lengths[-1],
         "mean_oracle_tokens": mean_oracle_tokens,
         "tokens_over_oracle": mean_oracle_tokens and mean_tokens / mean_oracle_tokens,
-        "by_rechecks": by_rechecks,
+        **{name: _grouped(keys, right, tokens) for name, keys in by.items() if keys},
+    }
+
+
+def _grouped(keys: Sequence[Any], right: Sequence[bool], tokens: Sequence[int]) -> dict[str, dict[str, float]]:
+    groups: dict[Any, list[int]] = {key: [] for key in sorted(set(keys))}
+    for row, key in enumerate(keys):
+        groups[key].append(row)
+    return {
+        str(key): {
+            "samples": len(rows),
+            "accuracy": sum(right[row] for row in rows) / len(rows),
+            "mean_tokens": sum(tokens[row] for row in rows) / len(rows),
+        }
+        for key, rows in groups.items()
     }
 
 
@@ -326,16 +278,14 @@ def run_warmup(
     config: WarmupConfig,
     out_dir: str | Path,
     on_step: Callable[[int, float], None] | None = None,
-    traces: Callable[[WarmupConfig, random.Random], Iterator[Trace]] = overthinking_traces,
 ) -> dict[str, Any]:
-    """Train a model from scratch and save it with its tokenizer and `warmup.json` (configuration, metrics, seconds).
+    """Train a model and save it with its tokenizer and `warmup.json` (configuration, metrics, seconds).
 
     Uses one CPU thread, on which this small model is fastest and its weights depend on the configuration alone.
 
     Args:
         out_dir: folder of the checkpoint, made if missing.
         on_step: called with the step and its loss (nats a token); by default every hundredth is logged.
-        traces: what the task's teacher writes, endless, from the train side alone.
 
     Returns:
         The metrics of `measure` on the test split.
@@ -357,7 +307,8 @@ def run_warmup(
             tokenizer = build_tokenizer()
             model = load_start(config.start) if config.start else build_model(config, tokenizer)
             started = time.monotonic()
-            train_on_traces(model, tokenizer, traces(config, rng), config, rng, on_step or _log_step)
+            traces = config.teacher.traces(config.steps * config.batch_size, rng)
+            train_on_traces(model, tokenizer, traces, config, rng, on_step or _log_step)
             train_seconds = time.monotonic() - started
             metrics = measure(model, tokenizer, config.data.load("test"), config.max_new_tokens)
     finally:

@@ -4,16 +4,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 THINK_END = "</think>"
+"""The tag that ends the thinking of most models."""
+
+_think_end: ContextVar[str] = ContextVar("think_end", default=THINK_END)
 
 _BOX = re.compile(r"\\boxed\s*\{")
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 
 
-def answer_text(completion: str) -> str:
-    """The text after the last `</think>`; all of it where there is none, so an unclosed think is read as an answer."""
-    return completion.rpartition(THINK_END)[2]
+def answer_text(completion: str, think_end: str | None = None) -> str:
+    """The text after the last think-end tag; all of it where there is none, so an unclosed think is read as an answer.
+
+    Args:
+        completion: what the model wrote.
+        think_end: the tag; by default that of the call of `verify_many` which runs this verifier, else `</think>`.
+    """
+    return completion.rpartition(think_end or _think_end.get())[2]
+
+
+@contextmanager
+def thinking_ends_with(tag: str) -> Iterator[None]:
+    """Inside, `answer_text` takes this tag by default. A verifier is given two texts, and need not know the model."""
+    token = _think_end.set(tag)
+    try:
+        yield
+    finally:
+        _think_end.reset(token)
 
 
 def last_box(text: str) -> str | None:
@@ -26,14 +46,15 @@ def boxes_from_the_end(text: str) -> Iterator[str]:
     end = len(text)
     while (start := text.rfind(r"\boxed", 0, end)) >= 0:
         opening = _BOX.match(text, start)
-        content = _braced(text, opening.end()) if opening else None
+        content = braced(text, opening.end()) if opening else None
         if content is None:
             return
         yield content
         end = start
 
 
-def _braced(text: str, start: int) -> str | None:
+def braced(text: str, start: int) -> str | None:
+    """The text from `start` to the brace that closes the one before it; None where none does."""
     depth = 1
     for brace in _BRACES.finditer(text, start):
         depth += {"{": 1, "}": -1}.get(brace[0], 0)

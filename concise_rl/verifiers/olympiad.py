@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar, NamedTuple
@@ -14,6 +13,7 @@ from concise_rl.verifiers.answer import answer_text, boxes_from_the_end
 from concise_rl.verifiers.base import Verdict
 from concise_rl.verifiers.math_answer import MAX_ANSWER_CHARS, MathAnswer
 from concise_rl.verifiers.pool import BatchVerifier
+from concise_rl.verifiers.statement import split_list
 
 MAX_ANSWERS = 64
 """An answer with more parts is wrong without being compared: matching costs the product of the two counts."""
@@ -21,8 +21,6 @@ MAX_ANSWERS = 64
 _CONJUNCTION = re.compile(r"\\(?:text|mathrm)\s?\{\s{0,4}(?:and|or)\s{0,4}\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|;")
 _MEMBER = re.compile(r"^[^,]{0,40}\\in(?![A-Za-z])")
 _SET = re.compile(r"\\(?:left)?\\?\{(.*)\\(?:right\\)?\}", re.DOTALL)
-_NAMED = re.compile(r"(?:[A-Za-z]|\\[A-Za-z]+)'*(?:_(?:\{[^{}]*\}|\\?\w+))?\s*(?:\([^()=]*\))?\s*=(?P<value>[^=<>]+)")
-_OPENING, _CLOSING = "([{", ")]}"
 
 
 class Gold(NamedTuple):
@@ -94,10 +92,6 @@ class Olympiad(BatchVerifier):
         readings = [(wanted, bare)]
         if wanted.endswith("%") != bare.endswith("%") and unit != "%":
             readings.append((_hundredth(wanted), _hundredth(bare)))
-        # math-verify reads most `x = 5` itself, but not every name.
-        named, said_named = _NAMED.fullmatch(wanted), _NAMED.fullmatch(bare)
-        if (named is None) != (said_named is None):
-            readings.append((named["value"] if named else wanted, said_named["value"] if said_named else bare))
         return any(self._exact.equal(*reading, absolute_tolerance=tolerance) for reading in readings)
 
     def wrap_reference(self, reference: str) -> str:
@@ -154,7 +148,7 @@ def _parts(text: str) -> list[str]:
     text = _MEMBER.sub("", text.replace("\\$", "").replace("$", "").strip().removesuffix(".").strip()).strip()
     if (inner := _SET.fullmatch(text)) and "\\}" not in inner[1]:
         text = inner[1]
-    parts = [part.strip() for part in _split(_CONJUNCTION.sub(",", text))]
+    parts = [part.strip() for part in split_list(_CONJUNCTION.sub(",", text))]
     return [sign for part in parts if part for sign in _signs(part)]
 
 
@@ -162,20 +156,6 @@ def _signs(part: str) -> list[str]:
     if r"\pm" not in part:
         return [part]
     return [part.replace(r"\pm", plus).replace(r"\mp", minus) for plus, minus in ("+-", "-+")]
-
-
-def _split(text: str) -> Iterator[str]:
-    """The pieces between the commas that lie in no bracket."""
-    depth = start = 0
-    for at, character in enumerate(text):
-        if character in _OPENING:
-            depth += 1
-        elif character in _CLOSING:
-            depth -= 1
-        elif character == "," and depth <= 0:
-            yield text[start:at]
-            start = at + 1
-    yield text[start:]
 
 
 def _without_unit(said: str, unit: str) -> str:

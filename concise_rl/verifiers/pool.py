@@ -23,9 +23,11 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
-from typing import ClassVar
+from queue import SimpleQueue
+from typing import ClassVar, NamedTuple
 
 from concise_rl.errors import UserError
+from concise_rl.verifiers.answer import THINK_END
 from concise_rl.verifiers.base import Verdict, Verifier
 from concise_rl.verifiers.worker import READY, Pair, judge
 
@@ -51,10 +53,15 @@ class BatchVerifier:
         raise NotImplementedError
 
     def verify_many(
-        self, pairs: Iterable[Pair], *, deadline_seconds: float = DEADLINE_SECONDS, workers: int = WORKERS
+        self,
+        pairs: Iterable[Pair],
+        *,
+        deadline_seconds: float = DEADLINE_SECONDS,
+        workers: int = WORKERS,
+        think_end: str = THINK_END,
     ) -> list[Verdict]:
         """See `concise_rl.verifiers.verify_many`."""
-        return verify_many(self, pairs, deadline_seconds=deadline_seconds, workers=workers)
+        return verify_many(self, pairs, deadline_seconds=deadline_seconds, workers=workers, think_end=think_end)
 
 
 def verify_many(
@@ -63,6 +70,7 @@ def verify_many(
     *,
     deadline_seconds: float = DEADLINE_SECONDS,
     workers: int = WORKERS,
+    think_end: str = THINK_END,
 ) -> list[Verdict]:
     """One verdict for each (completion, reference), in their order; identical pairs are judged once.
 
@@ -71,22 +79,26 @@ def verify_many(
         pairs: (completion text, reference text).
         deadline_seconds: wall-clock time that one pair may take; then it is unscorable.
         workers: worker processes, started at the first call and kept until the interpreter ends.
+        think_end: the model's tag; `answer_text` gives verifiers what follows its last occurrence.
 
     Raises:
-        UserError: `deadline_seconds` or `workers` is not positive, or the verifier cannot be pickled or loaded.
+        UserError: `deadline_seconds` or `workers` is not positive, `think_end` is empty, or the verifier cannot be
+            pickled or loaded.
 
     A pair is unscorable, with the reason, when it exceeds the deadline, raises, runs out of a worker's memory, or when
     its worker dies twice.
     """
     if deadline_seconds <= 0 or workers < 1:
         raise UserError(f"deadline_seconds={deadline_seconds}, workers={workers}: both must be positive")
+    if not think_end:
+        raise UserError(f"think_end={think_end!r}: name the tag that ends the model's thinking, such as {THINK_END}")
     pairs = [(completion, reference) for completion, reference in pairs]
     unique = list(dict.fromkeys(pairs))
     if getattr(verifier, "hostile_input_safe", False):
-        verdicts = [judge(verifier, *pair) for pair in unique]
+        verdicts = [judge(verifier, *pair, think_end=think_end) for pair in unique]
     else:
         with _pool_lock:
-            verdicts = _pool().run(_pickled(verifier), unique, deadline_seconds, workers)
+            verdicts = _pool().run(_pickled(verifier), unique, _Terms(deadline_seconds, think_end), workers)
     verdict_of = dict(zip(unique, verdicts, strict=True))
     return [verdict_of[pair] for pair in pairs]
 
@@ -106,6 +118,13 @@ def _pickled(verifier: Verifier) -> bytes:
         ) from error
 
 
+class _Terms(NamedTuple):
+    """What holds for all pairs of a call."""
+
+    deadline_seconds: float
+    think_end: str
+
+
 class _Worker:
     """A worker process, the pairs it was given and has not answered yet, and when it must have answered the first."""
 
@@ -120,6 +139,9 @@ class _Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )
+        self._outbox: SimpleQueue[object] = SimpleQueue()
+        self._postman = threading.Thread(target=self._post, daemon=True, name="verifier-postman")
+        self._postman.start()
         self.jobs: deque[int] = deque()
         self.due = 0.0
         self.verifier = b""
@@ -131,20 +153,28 @@ class _Worker:
             self.pending_loads += 1
             self._send(pickled)
 
-    def give(self, deadline_seconds: float, jobs: Sequence[int], pairs: Sequence[Pair]) -> None:
+    def give(self, terms: _Terms, jobs: Sequence[int], pairs: Sequence[Pair]) -> None:
         self.jobs = deque(jobs)
-        self.due = time.monotonic() + (LOAD_SECONDS if self.pending_loads else deadline_seconds)
-        self._send((deadline_seconds, [pairs[job] for job in jobs]))
+        self.due = time.monotonic() + (LOAD_SECONDS if self.pending_loads else terms.deadline_seconds)
+        self._send((terms.deadline_seconds, terms.think_end, [pairs[job] for job in jobs]))
 
     def _send(self, message: object) -> None:
+        """Leave it to a thread: a worker that is stopped takes nothing in, and nobody here must wait for it."""
+        self._outbox.put(message)
+
+    def _post(self) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a dead worker shows when it is read
-            self.connection.send(message)
+            while (message := self._outbox.get()) is not None:
+                self.connection.send(message)
 
     def end(self) -> int:
         """Kill the process if it lives, and give its exit code."""
         self.process.kill()
+        code = self.process.wait()
+        self._outbox.put(None)
+        self._postman.join()  # the pipe is broken by now; closed before, its number could be another file's
         self.connection.close()
-        return self.process.wait()
+        return code
 
 
 class _Pool:
@@ -152,8 +182,8 @@ class _Pool:
         self.owner_pid = os.getpid()
         self.workers: list[_Worker] = []
 
-    def run(self, pickled: bytes, pairs: Sequence[Pair], deadline_seconds: float, n_workers: int) -> list[Verdict]:
-        return _Run(self, pickled, pairs, deadline_seconds, n_workers).verdicts()
+    def run(self, pickled: bytes, pairs: Sequence[Pair], terms: _Terms, n_workers: int) -> list[Verdict]:
+        return _Run(self, pickled, pairs, terms, n_workers).verdicts()
 
     def discard(self, worker: _Worker) -> int:
         self.workers.remove(worker)
@@ -168,13 +198,11 @@ class _Pool:
 class _Run:
     """One call of `verify_many`: `queue` holds the indices of the pairs that no worker has in hand."""
 
-    def __init__(
-        self, pool: _Pool, pickled: bytes, pairs: Sequence[Pair], deadline_seconds: float, n_workers: int
-    ) -> None:
+    def __init__(self, pool: _Pool, pickled: bytes, pairs: Sequence[Pair], terms: _Terms, n_workers: int) -> None:
         self.pool = pool
         self.pickled = pickled
         self.pairs = pairs
-        self.deadline_seconds = deadline_seconds
+        self.terms = terms
         self.n_workers = n_workers
         self.queue = deque(range(len(pairs)))
         self.results: dict[int, Verdict] = {}
@@ -204,7 +232,7 @@ class _Run:
             worker.load(self.pickled)
             chunk = max(1, min(MAX_CHUNK, len(self.queue) // (2 * self.n_workers)))
             jobs = [self.queue.popleft() for _ in range(chunk)]
-            worker.give(self.deadline_seconds, jobs, self.pairs)
+            worker.give(self.terms, jobs, self.pairs)
 
     def _start_worker(self) -> _Worker:
         worker = _Worker()
@@ -236,13 +264,13 @@ class _Run:
             raise UserError(f"the verifier cannot be loaded in a worker process: {reply}")
         else:
             self.results[worker.jobs.popleft()] = reply
-        worker.due = time.monotonic() + self.deadline_seconds
+        worker.due = time.monotonic() + self.terms.deadline_seconds
 
     def _expire(self, worker: _Worker) -> None:
         if worker.pending_loads:
             self._bury(worker)
             return
-        self.results[worker.jobs.popleft()] = Verdict.unscorable(f"verifier exceeded {self.deadline_seconds:g} s")
+        self.results[worker.jobs.popleft()] = Verdict.unscorable(f"verifier exceeded {self.terms.deadline_seconds:g} s")
         self.pool.discard(worker)
         self._replace(worker)
 

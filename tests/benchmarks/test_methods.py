@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import random
 import re
-from dataclasses import replace
-from itertools import islice
 from math import log
 
 import pytest
 
 from benchmarks import cells, leaderboard, methods
 from benchmarks.cells import Cell, train_all
-from benchmarks.reasoners import REASONERS, halvings, numbered_letters
+from benchmarks.reasoners import REASONERS
 from concise_rl.commands import config
 from concise_rl.data import Prompt
 from concise_rl.evaluation import Evaluation, EvaluationRow
-from concise_rl.methods import method_names
-from concise_rl.testbeds.warmup import RECHECK, build_tokenizer
+from concise_rl.methods.recipes import method_names
+from concise_rl.testbeds import TESTBEDS, WhichSum, which_sum
+from concise_rl.testbeds.warmup import build_tokenizer
 from concise_rl.verifiers import Exact, Verdict
 
 
@@ -26,53 +24,48 @@ def row(length: int, correct: bool, prompt_id: str = "p") -> EvaluationRow:
     return EvaluationRow(prompt_id, 0, "q", "a", "a", length, length, False, Verdict.of(correct), {"oracle_tokens": 4})
 
 
-def test_teachers_show_every_step():
-    assert halvings("the number 181?") == "181:1,90,45:2,22,11:3,5:4,2,1:5"
-    assert halvings("the number 6?") == "6,3:1,1:2"
-    assert numbered_letters("nus): care") == "1c2a3r4e,4e3r2a1c"
-
-
-@pytest.mark.parametrize("task", REASONERS)
-def test_traces_end_in_the_tasks_own_answer_and_never_show_a_test_problem(task):
-    pytest.importorskip("reasoning_gym", reason="pip install 'concise-rl[tasks]'")
-    reasoner = replace(REASONERS[task], taught=40, test_size=20)
-    test = {p.messages[0]["content"]: p.reference for p in reasoner.data().load("test")}
-    references = {p.messages[0]["content"]: p.reference for p in reasoner.data(40).load("train")}
-    tokenizer = build_tokenizer()
-    warmup = replace(reasoner.config(), recheck_weights=[0, 1], plain_share=0.5, steps=10, batch_size=8, start="")
-    for number, (question, completion) in enumerate(islice(reasoner.traces(warmup, random.Random(0)), 80)):
-        assert question not in test
-        assert Exact()(completion, references[question]).correct
-        assert completion.count(RECHECK) == (number >= 40)
-        if number < 40:
-            tokens = len(tokenizer.encode(completion)) + 1
-            assert reasoner.oracle_tokens(question, references[question]) == tokens
-            assert tokens < reasoner.max_completion_tokens
-
-
 @pytest.mark.parametrize("task", REASONERS)
 @pytest.mark.parametrize("method", method_names())
-def test_every_method_composes_on_every_reasoner(task, method, tmp_path):
+def test_every_method_composes_on_every_task(task, method, tmp_path):
     (cell,) = methods.cells_of(task, [method], [0])
     composed = config.compose([f"method={method}", *REASONERS[task].overrides(tmp_path), *cell.overrides])
-    advantage = config.method_of(composed).advantages[-1]
-    assert composed.data.task == task
-    assert dict(composed.data.config) == REASONERS[task].settings
+    *_, advantage = config.method_of(composed).advantages
+    shipped = REASONERS[task].shipped
+    assert composed.model.path == (f"embedded:{REASONERS[task].model}" if shipped else str(tmp_path / task))
     if method == "gui_g1":
-        assert advantage.column is None  # these tasks have no column `difficulty`
+        levels = REASONERS[task].levels
+        assert (advantage.column, advantage.minimum, advantage.maximum) == (
+            ("difficulty", *levels) if levels else (None, None, None)
+        )
+
+
+@pytest.mark.parametrize("task", [task for task, reasoner in REASONERS.items() if reasoner.levels])
+def test_levels_are_those_of_the_data(task):
+    found = {prompt.columns["difficulty"] for prompt in TESTBEDS[task]().load("train")}
+    assert (min(found), max(found)) == REASONERS[task].levels
+
+
+def test_runs_are_as_long_as_the_model_recipes_say(tmp_path):
+    found = {
+        task: config.compose(["method=grpo", *reasoner.overrides(tmp_path)]).trainer
+        for task, reasoner in REASONERS.items()
+    }
+    steps = {task: (trainer.max_steps, trainer.max_completion_length) for task, trainer in found.items()}
+    assert (steps["running_total"], steps["which_sum"], steps["chain_sum"]) == ((120, 64), (40, 128), (32, 160))
 
 
 def test_each_coefficient_takes_three_values_and_the_recipes_own_needs_no_cell_of_its_own():
-    leaders = set(methods.cells_of(methods.EMBEDDED, method_names(), [0]))
+    leaders = set(methods.cells_of(methods.SWEPT, method_names(), [0]))
     for method, coefficient in methods.COEFFICIENTS.items():
         found = methods.swept([method], 0)
         assert len({value for _, value in found}) >= 3
         assert [value for cell, value in found if cell in leaders] == [coefficient.default]
-        own = config.compose([f"method={method}", "model=tiny"])
-        stated = config.compose([f"method={method}", "model=tiny", coefficient.override.format(coefficient.default)])
-        assert config.method_of(own).components == config.method_of(stated).components or method == "dapo"
+        model = f"model={REASONERS[methods.SWEPT].model}"
+        own = config.compose([f"method={method}", model])
+        stated = config.compose([f"method={method}", model, coefficient.override.format(coefficient.default)])
+        assert config.method_of(own) == config.method_of(stated) or method == "dapo"
         for cell, _ in found:
-            config.method_of(config.compose([f"method={method}", "model=tiny", *cell.overrides]))
+            config.method_of(config.compose([f"method={method}", model, *cell.overrides]))
 
 
 def test_a_cell_is_run_once_and_a_failed_one_stops_no_other(tmp_path, monkeypatch, capsys):
@@ -112,7 +105,7 @@ def test_a_row_pools_its_seeds_and_keeps_what_each_found(tmp_path):
         folder.mkdir(parents=True)
         Evaluation([row(20, True), row(20, False, "q")]).save(folder / "evaluation-before.jsonl")
         Evaluation([row(tokens, True), row(tokens, True, "q")]).save(folder / "evaluation-after.jsonl")
-        summary = {"training_seconds": 60 + cell.seed, "after": {"accuracy": 1.0, "mean_tokens": tokens}}
+        summary = {"steps": 32, "training_seconds": 60 + cell.seed, "after": {"accuracy": 1.0, "mean_tokens": tokens}}
         (folder / "summary.json").write_text(json.dumps(summary))
         (folder / "origin.json").write_text(json.dumps({"commit": "abc", "date": f"2026-01-0{cell.seed + 1}"}))
     found = leaderboard.row_of(own, tmp_path)
@@ -121,8 +114,44 @@ def test_a_row_pools_its_seeds_and_keeps_what_each_found(tmp_path):
     assert found["dates"] == ["2026-01-01", "2026-01-02"]
     (_, _, line) = leaderboard.table([found])
     assert re.search(r"\| 2 \| 100.0 \[100.0, 100.0\] \| 0.0 \| 12.0 \[12.0, 12.0\] \| 4.0 \|", line)
-    other = leaderboard.row_of(own, tmp_path, oracle=lambda row: 6)
-    assert other["oracle_ratio"] == 2.0
+    assert "against" not in found
+    assert leaderboard.stored_frontier([found]) is None
+
+
+def test_a_row_of_a_bed_is_held_against_its_frontier(tmp_path):
+    """A guesser on bed S that was a checker before: its tables name what it gave up, and where."""
+
+    def evaluation(most: int) -> Evaluation:
+        rows = []
+        for prompt in WhichSum(test_size=64).load("test"):
+            question = prompt.messages[0]["content"]
+            text = which_sum.completion(question, most)
+            verdict, tokens = Exact()(text, prompt.reference), which_sum.tokens(text)
+            rows.append(
+                EvaluationRow(
+                    prompt.id, 0, question, prompt.reference, text, tokens, tokens - 2, False, verdict, prompt.columns
+                )
+            )
+        return Evaluation(rows)
+
+    cells = [Cell("which_sum", "kimi", 0), Cell("which_sum", "grpo", 0)]
+    for cell, most in zip(cells, (0, 4), strict=True):
+        folder = cell.folder(tmp_path)
+        folder.mkdir(parents=True)
+        evaluation(5).save(folder / "evaluation-before.jsonl")
+        evaluation(most).save(folder / "evaluation-after.jsonl")
+        summary = {"steps": 40, "training_seconds": 1, "after": {"accuracy": 1.0, "mean_tokens": 4}}
+        (folder / "summary.json").write_text(json.dumps(summary))
+        (folder / "origin.json").write_text(json.dumps({"commit": "abc", "date": "2026-01-01"}))
+    rows = leaderboard.ranked([leaderboard.row_of([cell], tmp_path) for cell in cells])
+    assert [row["method"] for row in rows] == ["grpo", "kimi"]
+    assert rows[1]["frontier"][0] == [4.0, rows[1]["accuracy"]]
+    assert rows[1]["against"]["regret"]["0.03"]["regret"] == pytest.approx(0)
+    table = leaderboard.frontier_table(rows)
+    assert re.search(r"^\| kimi \|.*\| 2 \| 2 \| 1 \|", table[3])
+    assert re.search(r"^\| \*before training\* \|.*\|  \|  \|  \|", table[4])
+    assert re.search(r"^\| kimi \|.* @ 4.0 \| 0.0 @ 4.0 \|$", leaderboard.level_table(rows)[3])
+    assert leaderboard.behaviour_table("which_sum", rows)[3].startswith("| kimi | 0.0 | 0.0 | 0.0 | 0.0 |")
 
 
 def test_what_was_written_by_hand_outlives_the_numbers(tmp_path):

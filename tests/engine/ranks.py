@@ -41,7 +41,7 @@ def assert_one_experiment(one_path: Path, two_path: Path, method: str) -> None:
     one, two = (json.loads((path / "steps.json").read_text()) for path in (one_path, two_path))
     assert len(one) == len(two) == STEPS
     first, other = one[0], two[0]
-    for name in ("prompt_ids", "lengths", "correct", "think_lengths", "task_reward", "group_size"):
+    for name in ("prompt_keys", "lengths", "correct", "think_lengths", "task_reward", "group_size"):
         assert first["batch"][name] == other["batch"][name], name
     assert first["completions"] == other["completions"]
     np.testing.assert_allclose(first["credit"], other["credit"], rtol=1e-5, atol=1e-7)
@@ -50,7 +50,7 @@ def assert_one_experiment(one_path: Path, two_path: Path, method: str) -> None:
         folders = (one_path / "rank0", two_path / "rank0", two_path / "rank1")
         states = [checkpoint.load_state(folder)[0] for folder in folders]
         assert states[0] == states[1] == states[2]
-        assert len(states[0]["shaper"][0]) > 0
+        assert len(states[0]["shaper.hapo"]) > 0
     saved = two_path / f"checkpoint-{STEPS}"
     assert checkpoint.verify(saved) is None
     # A checkpoint of any layout loads as a plain model, and it is the model that one rank made.

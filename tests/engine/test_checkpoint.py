@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from safetensors.numpy import save as save_tensors
 
 from concise_rl.engine import checkpoint
 from concise_rl.engine.checkpoint import CheckpointError
+from concise_rl.engine.state import seal
 from concise_rl.methods.history import History
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,14 +104,21 @@ def test_a_state_that_cannot_be_held_is_refused_by_its_place(tmp_path: Path, sta
     assert list(tmp_path.iterdir()) == []
 
 
-def write_checkpoint(run_dir: Path, step: int, weights: bytes = b"w" * 5000) -> Path:
+def tensors_of(weights: bytes) -> bytes:
+    return save_tensors({"weights": np.frombuffer(weights, np.uint8)})
+
+
+def write_checkpoint(
+    run_dir: Path, step: int, weights: bytes = b"w" * 5000, ancestor: dict[str, Any] | None = None
+) -> Path:
     staging = checkpoint.staging_dir(run_dir) / f"checkpoint-{step}"
     (staging / "nested").mkdir(parents=True)
-    (staging / "model.safetensors").write_bytes(weights)
-    (staging / "nested" / "optimizer.pt").write_bytes(weights[::2])
+    (staging / "model.safetensors").write_bytes(tensors_of(weights))
+    with zipfile.ZipFile(staging / "nested" / "optimizer.pt", "w") as archive:  # what torch.save writes, outside
+        archive.writestr("optimizer/data.pkl", weights[::2])
     history = History.empty().record_min([f"p{n}" for n in range(50)], np.arange(1, 51))
     checkpoint.save_state(staging, {"shaper": (history, {"mu": 0.5})}, {"step": step})
-    checkpoint.publish(staging, run_dir / f"checkpoint-{step}")
+    checkpoint.publish(staging, run_dir / f"checkpoint-{step}", ancestor)
     return run_dir / f"checkpoint-{step}"
 
 
@@ -123,7 +133,7 @@ def test_publish_leaves_the_checkpoint_and_nothing_else(tmp_path: Path) -> None:
     assert checkpoint.step_of(folder) == 20
     write_checkpoint(tmp_path, 20, b"other weights")
     assert names(tmp_path) == ["checkpoint-20"]
-    assert (folder / "model.safetensors").read_bytes() == b"other weights"
+    assert (folder / "model.safetensors").read_bytes() == tensors_of(b"other weights")
     assert checkpoint.verify(folder) is None
 
 
@@ -175,7 +185,7 @@ def test_state_files_that_cannot_be_used_are_refused_with_a_remedy(tmp_path: Pat
     text, tensors = state.read_text(), arrays_file.read_bytes()
     for path, content, reason in (
         (state, text.replace('"mu": 0.5', '"mu": 0.6').encode(), "does not match its checksum"),
-        (state, text.replace('"format": 1', '"format": 2').encode(), "its format is 2, this concise_rl reads format 1"),
+        (state, text.replace('"format": 2', '"format": 1').encode(), "its format is 1, this concise_rl reads format 2"),
         (state, b"", "not the JSON"),
         (arrays_file, tensors[:-1], "does not match its checksum"),
         (arrays_file, tensors[:-1] + bytes([tensors[-1] ^ 1]), "does not match its checksum"),
@@ -196,11 +206,11 @@ def test_paths_out_of_the_folder_are_refused(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path, 1)
     for name in ("../outside", str(tmp_path / "outside"), "nested/../../outside"):
         body = {"step": 1, "files": {name: {"bytes": 6, "sha256": "0"}}}
-        (folder / checkpoint.MANIFEST_FILE).write_bytes(checkpoint._seal(body))
+        (folder / checkpoint.MANIFEST_FILE).write_bytes(seal(body))
         assert "outside the folder" in str(checkpoint.verify(folder))
     (folder / "linked").symlink_to(tmp_path)
     body = {"step": 1, "files": {"linked/outside": {"bytes": 6, "sha256": "0"}}}
-    (folder / checkpoint.MANIFEST_FILE).write_bytes(checkpoint._seal(body))
+    (folder / checkpoint.MANIFEST_FILE).write_bytes(seal(body))
     assert "symbolic link" in str(checkpoint.verify(folder))
 
     staging = tmp_path / "written"
@@ -268,6 +278,7 @@ while True:
         (staging / "nested").mkdir(parents=True, exist_ok=True)
         for name in ("a", "b", "nested/c"):
             (staging / name).write_bytes(os.urandom(100_000))
+        checkpoint.save_state(staging, {}, {})
         checkpoint.publish(staging, run_dir / f"checkpoint-{step}")
     print(step, flush=True)
     checkpoint.rotate(run_dir, keep=3)
@@ -304,7 +315,7 @@ def test_killed_at_any_moment_every_visible_checkpoint_is_complete(tmp_path: Pat
 SAVE_UNDER_A_LIMIT = """
 import resource
 from pathlib import Path
-from test_checkpoint import write_checkpoint
+from tests.engine.test_checkpoint import write_checkpoint
 from concise_rl.engine.checkpoint import CheckpointError
 resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))       # the operating system refuses longer files
 try:
@@ -348,3 +359,89 @@ def test_a_full_disk_is_recognised_in_other_libraries_errors_and_bugs_pass(tmp_p
         raise RuntimeError("I/O error: No space left on device (os error 28)")
     with pytest.raises(RuntimeError, match="a bug"), checkpoint.saving(tmp_path / "checkpoint-1"):
         raise RuntimeError("a bug")
+
+
+def reseal(folder: Path) -> None:
+    """Seal the folder as it is now: what a manifest proves is that nothing changed since."""
+    step, unsealed = checkpoint.step_of(folder), folder.with_name("unsealed")
+    os.rename(folder, unsealed)
+    checkpoint.publish(unsealed, folder.with_name(f"checkpoint-{step}"))
+
+
+DEEP = "[" * 200_000 + "]" * 200_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        *((name, b"PK half a file", "torch.save") for name in ("optimizer.pt", "scheduler.pt", "scaler.pt")),
+        ("rng_state.pth", b"", "torch.save"),
+        ("model.safetensors", b"\x10" + bytes(40), "safetensors"),
+        ("concise_state.safetensors", b"\x10" + bytes(40), "safetensors"),
+        ("model.safetensors", len(DEEP).to_bytes(8, "little") + DEEP.encode(), "safetensors"),
+        ("trainer_state.json", b'{"global_step": ', "not JSON"),
+        ("trainer_state.json", DEEP.encode(), "nested too deep"),
+        ("concise_state.json", DEEP.encode(), "nested too deep"),
+    ],
+)
+def test_a_file_that_was_sealed_torn_is_named_and_the_next_older_checkpoint_taken(
+    tmp_path: Path, name: str, content: bytes, reason: str
+) -> None:
+    good, bad = write_checkpoint(tmp_path, 9), write_checkpoint(tmp_path, 10)
+    (bad / name).write_bytes(content)
+    reseal(bad)
+    warnings: list[str] = []
+    assert checkpoint.newest_complete(tmp_path, warnings.append) == good
+    assert f"checkpoint-10 is skipped: {name} " in warnings[0]
+    assert reason in warnings[0]
+
+
+def test_a_deep_state_and_a_deep_manifest_are_damage_and_no_traceback(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, 1)
+    deep: Any = 0
+    for _ in range(400):
+        deep = [deep]
+    checkpoint.save_state(folder, {"shaper": deep}, {})
+    assert checkpoint.load_state(folder)[0]["shaper"] == deep
+    (folder / "concise_manifest.json").write_text(DEEP)
+    assert "not the JSON that was written" in str(checkpoint.verify(folder))
+
+
+def test_a_manifest_that_lists_nothing_is_no_checkpoint(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, 1)
+    (folder / checkpoint.MANIFEST_FILE).write_bytes(seal({"step": 1, "files": {}}))
+    assert "lists 0 files and no concise_state.json" in str(checkpoint.verify(folder))
+
+
+def test_a_checkpoint_of_a_branch_that_was_left_is_skipped(tmp_path: Path) -> None:
+    four = write_checkpoint(tmp_path, 4)
+    six = write_checkpoint(tmp_path, 6, ancestor=checkpoint.identity(four))
+    eight = write_checkpoint(tmp_path, 8, ancestor=checkpoint.identity(six))
+    assert checkpoint.newest_complete(tmp_path, pytest.fail) == eight
+    write_checkpoint(tmp_path, 6, b"another branch", ancestor=checkpoint.identity(four))
+    warnings: list[str] = []
+    assert checkpoint.newest_complete(tmp_path, warnings.append) == six
+    assert "checkpoint-8 is skipped: it grew from another checkpoint-6 than the one that is here" in warnings[0]
+    checkpoint.rotate(tmp_path, keep=2, newest=6)
+    assert names(tmp_path) == ["checkpoint-4", "checkpoint-6", "checkpoint-8"]
+    checkpoint.rotate(tmp_path, keep=1, newest=6)
+    assert names(tmp_path) == ["checkpoint-6", "checkpoint-8"]
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("Error while serializing: I/O error: File too large (os error 27)", r"File too large\): raise the limit"),
+        ("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534", "could not be written whole"),
+        (
+            "[enforce fail at inline_container.cc:747] . open file failed with strerror: No space left on device",
+            "inodes",
+        ),
+        ("Parent directory /tmp/gone does not exist.", "its folder was removed; bring it back and go on with resume"),
+    ],
+)
+def test_what_torch_and_safetensors_say_of_a_failed_write_is_one_line_with_a_remedy(
+    tmp_path: Path, said: str, remedy: str
+) -> None:
+    with pytest.raises(CheckpointError, match=remedy), checkpoint.saving(tmp_path / "checkpoint-1"):
+        raise RuntimeError(said)

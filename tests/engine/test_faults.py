@@ -20,6 +20,7 @@ from safetensors.numpy import load_file
 
 from concise_rl.engine import checkpoint
 from concise_rl.engine.resuming import check_continues
+from concise_rl.engine.run_lock import run_lock
 from concise_rl.errors import UserError
 
 from .jobs import accelerate_launch, kill_group, run_to_end, start
@@ -33,6 +34,7 @@ FACTS = {
     "rows_per_step": 24,
     "num_generations": 8,
     "num_iterations": 1,
+    "prompts": "128 prompts (1234)",
 }
 
 
@@ -59,6 +61,10 @@ def test_a_run_resumed_at_its_end_takes_no_step(make_trainer):
         ({"rows_per_step": 12}, "rows_per_step=12, .* was trained with 24, so prompts would be skipped or repeated"),
         ({"num_generations": 4}, "num_generations=4, .* was trained with 8"),
         ({"num_iterations": 2}, "num_iterations=2, .* was trained with 1"),
+        (
+            {"prompts": "8 prompts (5)"},
+            r"was trained on 128 prompts \(1234\), this run would go on with 8 prompts \(5\)",
+        ),
     ],
 )
 def test_what_would_be_another_experiment_is_refused(tmp_path, change, said):
@@ -83,7 +89,7 @@ def test_on_another_number_of_ranks_no_random_number_is_drawn_twice(make_trainer
     trainer, _ = make_trainer()
     drawn = {}
     for saved_ranks, step in ((2, 2), (2, 4), (4, 2)):
-        trainer._saved_ranks, trainer.state.global_step = saved_ranks, step
+        trainer._saved, trainer.state.global_step = {"ranks": saved_ranks}, step
         for _ in range(2):  # a second resumption draws the same
             trainer._load_rng_state("no such folder")
             numbers = tuple(torch.rand(3).tolist())
@@ -109,7 +115,7 @@ def test_a_run_moves_from_one_rank_to_two_and_back(tmp_path):
         steps[name] = {line["step"]: line for line in json.loads((out / "steps.json").read_text())}
         last = out / "checkpoint-6"
         weights[name] = load_file(last / "model.safetensors")
-        states[name] = checkpoint.load_state(last)[0]["shaper"]
+        states[name] = checkpoint.load_state(last)[0]["shaper.hapo"]
         rates = [line["learning_rate"] for line in json.loads((last / "trainer_state.json").read_text())["log_history"]]
         assert rates == pytest.approx([1e-4 * (6 - step) / 6 for step in range(6)])
     assert [list(steps[name]) for name in steps] == [[1, 2, 3, 4, 5, 6], [3, 4, 5, 6], [5, 6]]
@@ -141,6 +147,59 @@ def test_a_rank_that_dies_takes_the_others_with_it_and_is_named(tmp_path):
     cause = errors[errors.index("Root Cause") :]
     assert f"rank      : {victim} (" in cause
     assert "(SIGKILL)" in cause
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_ranks_end_with_their_launcher(tmp_path, steps):
+    """Killed at start-up, and in training: the ranks save, let the folder go, and none is left."""
+    run = tmp_path / "run"
+    command = [*accelerate_launch(), "-m", "concise_rl.train", f"run.dir={run}", "run.progress=false"]
+    command += ["evaluation.problems=0", "trainer.per_device_train_batch_size=4", "trainer.num_generations=4"]
+    with start([*command, "trainer.max_steps=1000", "trainer.save_steps=1000"]) as launcher:
+        try:
+            if steps:
+                await_steps(run / "metrics.jsonl", steps, launcher)
+            ranks = await_ranks(launcher.pid, 2)
+            os.kill(launcher.pid, signal.SIGKILL)
+            deadline = time.monotonic() + 60
+            while any(alive(pid) for pid in ranks):
+                assert time.monotonic() < deadline, "a rank outlives its launcher"
+                time.sleep(0.1)
+        finally:
+            for pid in ranks:
+                kill_group(pid)  # each rank leads a group of its own
+            kill_group(launcher.pid)
+    if steps:
+        newest = checkpoint.newest_complete(run, pytest.fail)
+        assert checkpoint.step_of(newest) >= steps
+    with run_lock(run):
+        pass
+
+
+def await_ranks(launcher: int, ranks: int) -> list[int]:
+    """The processes of the ranks, as soon as each is past its first imports."""
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        try:
+            found = [pid_of_rank(rank, launcher) for rank in range(ranks)]
+        except AssertionError:
+            found = []
+        if found and all(threads(pid) > 1 for pid in found):
+            return found
+        time.sleep(0.05)
+    raise AssertionError("the launcher starts no ranks")
+
+
+def threads(pid: int) -> int:
+    """Of a process; a second one is that which watches the launcher."""
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def await_steps(path: Path, steps: int, process: subprocess.Popen[str], seconds: float = 200) -> None:

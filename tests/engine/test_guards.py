@@ -17,7 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from concise_rl.commands.config import compose, guard_of
 from concise_rl.engine import checkpoint
-from concise_rl.engine.guards import LowerRate, SkipNonFinite, WatchCollapse, rollbacks
+from concise_rl.engine.guards import RecordRollbacks, SkipNonFinite, WatchCollapse
 from concise_rl.errors import UserError
 from concise_rl.options import Guard
 
@@ -77,6 +77,16 @@ def steps(**changes: tuple[float, float]) -> list[dict[str, float]]:
     return [{name: pair[k >= 4] for name, pair in ranges.items()} for k in range(8)]
 
 
+def test_an_entropy_that_is_seldom_known_delays_no_other_sign():
+    """Steps without credit have no entropy, and a run that collapses has more and more of them."""
+    lines = steps(accuracy=(0.8, 0.1))
+    for line in lines[1:]:
+        del line["entropy"]
+    said, _ = watched(Guard(window=4), lines)
+    assert [line.partition(":")[0] for line in said] == ["step 8"]
+    assert "accuracy 80.0% at the start, 10.0% now" in said[0]
+
+
 def test_shorter_and_as_right_is_no_collapse():
     assert watched(Guard(action="stop"), steps()) == ([], False)
 
@@ -112,36 +122,10 @@ def test_refilled_batches_are_judged_by_all_that_was_sampled():
     assert watched(Guard(), lines)[0] == watched(Guard(), steps(accuracy=(0.8, 0.3)))[0]
 
 
-def schedule(rate: float) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Falls by a tenth of the rate each step."""
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=rate)
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 10)
-
-
-def test_a_lowered_rate_follows_its_schedule_and_is_remembered_by_it():
-    args, (optimizer, falling) = SimpleNamespace(learning_rate=0.8), schedule(0.8)
-    for _ in range(3):
-        optimizer.step()
-        falling.step()
-    recorded: list[float] = []
-    for halvings, rate in ((1, 0.4), (None, 0.4), (2, 0.2)):
-        lower = LowerRate(halvings, lambda name, value: recorded.append(value))
-        lower.on_train_begin(args, None, None, optimizer=optimizer, lr_scheduler=falling)
-        assert optimizer.param_groups[0]["lr"] == falling.get_last_lr()[0] == pytest.approx(rate * 0.7)
-        lower.on_step_end(args, None, None, lr_scheduler=falling)
-    assert recorded == [1, 1, 2]
-    resumed_optimizer, resumed = schedule(0.8)
-    resumed_optimizer.load_state_dict(optimizer.state_dict())
-    resumed.load_state_dict(falling.state_dict())
-    resumed.step()
-    assert resumed.get_last_lr()[0] == pytest.approx(0.2 * 0.6)
-    assert rollbacks(args, resumed) == 2
-
-
 def test_a_schedule_without_a_base_rate_is_refused():
     args = SimpleNamespace(learning_rate=1.0, lr_scheduler_type="reduce_lr_on_plateau")
     with pytest.raises(UserError, match=r"lr_scheduler_type=reduce_lr_on_plateau has none: use guard.action=stop"):
-        LowerRate(None, print).on_train_begin(args, None, None, lr_scheduler=SimpleNamespace())
+        RecordRollbacks(int, print).on_train_begin(args, None, None, lr_scheduler=SimpleNamespace())
 
 
 SHORT = [
@@ -213,4 +197,5 @@ def test_sigterm_saves_and_asks_to_be_requeued(tmp_path: Path):
     assert job.returncode == 75, output
     newest = checkpoint.newest_complete(run, print)
     assert newest is not None
-    assert f"SIGTERM: saved at step {checkpoint.step_of(newest)}; go on with resume=auto" in " ".join(output.split())
+    step = checkpoint.step_of(newest)
+    assert f"SIGTERM: ended after step {step}; resume=auto goes on from step {step}" in " ".join(output.split())

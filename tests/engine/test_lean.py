@@ -58,7 +58,7 @@ def stock(trainer, inputs) -> tuple[torch.Tensor, list[torch.Tensor]]:
 
 def lean(trainer, buffered) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Ours, over the accumulation steps of one optimizer step."""
-    trainer._weigh(buffered)
+    trainer._weigh(buffered, trainer.args.gradient_accumulation_steps)
     loss = sum(trainer._forward_backward(trainer.model, trainer._loss_rows(inputs)) for inputs in buffered)
     return loss, gradient(trainer)
 
@@ -66,7 +66,7 @@ def lean(trainer, buffered) -> tuple[torch.Tensor, list[torch.Tensor]]:
 def assert_same(found, expected) -> None:
     assert_close(found[0], expected[0], rtol=1e-5, atol=1e-6)
     for a, b in zip(found[1], expected[1], strict=True):
-        assert_close(a, b, rtol=1e-4, atol=2e-6)
+        assert_close(a, b, rtol=1e-4, atol=2e-6 * max(1.0, float(b.abs().max())))
 
 
 def prepared(make_trainer, *overrides):
@@ -80,7 +80,6 @@ def prepared(make_trainer, *overrides):
 @pytest.mark.parametrize("loss_type", sorted(LOSS_TYPES))
 def test_each_optimisation_and_all_of_them_change_nothing(make_trainer, loss_type, old):
     trainer = prepared(make_trainer, f"trainer.loss_type={loss_type}", *EXTRA.get(loss_type, []))
-    assert trainer._own_loss
     assert trainer._share_prompts
     inputs = stored_rollouts(old, beta=False)
     expected = stock(trainer, dict(inputs))
@@ -135,7 +134,7 @@ def test_two_optimizer_steps_of_one_generation_have_a_denominator_each(make_trai
     trainer = prepared(make_trainer, "trainer.loss_type=bnpo")
     inputs = stored_rollouts(old=True, beta=False)
     halves = [{name: v if v.ndim == 0 else v[part] for name, v in inputs.items()} for part in (slice(3), slice(3, 6))]
-    trainer._weigh(halves)
+    trainer._weigh(halves, 1)
     for half, tokens in zip(halves, (13, 24), strict=True):
         assert_close(half["weight"], half["completion_mask"] / tokens)
 

@@ -10,12 +10,13 @@ import torch
 from torch.testing import assert_close
 
 from concise_rl.commands.config import compose
-from concise_rl.commands.train import warn_of_idle_history
+from concise_rl.commands.guarded import warn_of_idle_history
 from concise_rl.engine.trainer import ConciseTrainer
 from concise_rl.errors import UserError
 from concise_rl.methods import Method, Out, Plain, Shaper, method_names
 from concise_rl.methods.history import History
-from concise_rl.model.loading import load_model, lora
+from concise_rl.model.adapters import lora
+from concise_rl.model.loading import load_model
 
 
 @pytest.mark.parametrize("method", method_names())

@@ -15,8 +15,10 @@ import torch
 from accelerate import PartialState
 
 from concise_rl.commands.config import compose, guard_of, trainer_fields
-from concise_rl.commands.train import build_trainer, watch
+from concise_rl.commands.guarded import watch
+from concise_rl.commands.train import build_trainer
 from concise_rl.engine import checkpoint
+from concise_rl.engine.stopping import StopSignals
 from concise_rl.engine.trainer import ConciseConfig, ConciseTrainer
 from concise_rl.model.loading import load_model, load_tokenizer
 from concise_rl.reporting.run_log import step_to_json
@@ -88,7 +90,7 @@ def main() -> None:
     args = ConciseConfig(output_dir=out, **trainer_fields(composed))
     prompts = ChainSum().load("train")
     trainer = build_trainer(composed, args, model, tokenizer, prompts, kind=RowSampler, sinks=[sink])
-    watch(trainer, guard_of(composed), print)
+    watch(trainer, guard_of(composed), print, StopSignals())
     trainer.train(None if composed.resume == "never" else composed.resume)
     folder = Path(out) / f"rank{PartialState().process_index}"
     folder.mkdir()

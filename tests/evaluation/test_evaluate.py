@@ -10,7 +10,7 @@ import pytest
 from concise_rl.errors import DataError, UserError
 from concise_rl.evaluation import Evaluation, EvaluationRow, difference, evaluate
 from concise_rl.evaluation.backends import TransformersBackend
-from concise_rl.evaluation.evaluate import render_text
+from concise_rl.evaluation.evaluate import render_texts
 from concise_rl.verifiers import Verdict
 
 from .conftest import EOS, PROMPTS, SETTINGS, EvenLength
@@ -64,13 +64,17 @@ def test_chat_template_where_there_is_one(tokenizer):
     import copy
 
     prompt = PROMPTS[3]
-    assert render_text(prompt, tokenizer, "be brief") == "be brief\n\n3+1="
+    assert render_texts([prompt], tokenizer, "be brief") == ["be brief\n\n3+1="]
     chatty = copy.deepcopy(tokenizer)
     chatty.chat_template = (
         "{% for m in messages %}{{ m['role'][0] }}:{{ m['content'] }};{% endfor %}"
         "{% if add_generation_prompt %}a:{% endif %}"
     )
-    assert render_text(prompt, chatty, "be brief") == "s:be brief;u:3+1=;a:"
+    made = render_texts(PROMPTS, chatty, "be brief")
+    assert made[3] == "s:be brief;u:3+1=;a:"
+    for prompt, text in zip(PROMPTS, made, strict=True):
+        messages = [{"role": "system", "content": "be brief"}, *prompt.messages]
+        assert text == chatty.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 
 def test_refusals(talker, tokenizer):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from concise_rl.errors import UserError
-from concise_rl.evaluation import BudgetCurve, Evaluation, notices, paired_difference, summarize
+from concise_rl.evaluation import BudgetCurve, Evaluation, EvaluationRow, notices, paired_difference, summarize
 from concise_rl.evaluation.intervals import Problems, quantiles
 from concise_rl.evaluation.measures import (
     accuracy_efficiency_score,
@@ -24,7 +24,9 @@ from concise_rl.evaluation.measures import (
     thinking_markers,
 )
 from concise_rl.evaluation.metrics import by_length, excess_length, sample_counts
+from concise_rl.evaluation.yap import yap_score, yap_summary
 from concise_rl.reporting.summary import length_rows
+from concise_rl.verifiers import Verdict
 
 from .test_metrics import random_rows, row
 
@@ -72,7 +74,7 @@ def test_several_samples_in_a_summary():
     found = summarize(rows)
     assert found["pass_at_2"] == pytest.approx(((1 - 1 / 3) + 1) / 2)
     assert found["pass_at_3"] == 1
-    assert found["pass_at_3_interval"] == [1, 1]
+    assert found["pass_at_3_interval"] == pytest.approx([0.342, 1], abs=5e-4), "Wilson, 2 of 2 problems"
     assert found["majority_at_3"] == 0.5, "the two wrong ones of a say the same"
     assert found["tokens_cv"] == pytest.approx(10 / 20 / 2)
     assert sample_counts(6) == [2, 4, 6]
@@ -225,7 +227,7 @@ def test_length_is_compared_within_difficulty():
     table = length_rows(summarize(rows))
     assert table[0] == ["lengths", "mean tokens", "accuracy", "completions"]
     assert [line[0] for line in table[1:]] == ["1 of 4", "2 of 4", "3 of 4", "4 of 4"]
-    assert table[4][2] == "100.0 % [100.0, 100.0]"
+    assert table[4][2] == "100.0 % [51.0, 100.0]"
     assert length_rows(summarize(rows[:1])) == []
     same = by_length([row(i, 7, True) for i in range(5)])
     assert [quarter["rows"] for quarter in same] == [5], "equal lengths share a bin"
@@ -243,3 +245,16 @@ def test_nothing_odd_is_said_of_sound_rows():
     sound = [row(i, 5, True, think=2) for i in range(3)]
     sound = [type(r)(**{**r.__dict__, "completion": "<think>a</think>b"}) for r in sound]
     assert notices(sound) == []
+
+
+def test_another_models_tag_parts_thought_from_answer_in_every_measure():
+    said = "[THINK]1, 2, 3 ... 400[/THINK]so 7"
+    assert answer_key(said, "[/THINK]") == answer_key("so 7")
+    assert yap_score(said, "7", "[/THINK]") == len("so 7") - 1
+    wrong = [
+        EvaluationRow("a", k, "q", "9", f"[THINK]{k}[/THINK]x", 5, 3, False, Verdict.of(False), {}) for k in range(3)
+    ]
+    right = [EvaluationRow("a", k, "q", "9", "[THINK]1[/THINK]9", 5, 3, False, Verdict.of(True), {}) for k in (3, 4)]
+    assert summarize([*wrong, *right], "[/THINK]")["majority_at_5"] == 0, "three say x, whatever they thought"
+    assert summarize([*wrong, *right])["majority_at_5"] == 1
+    assert yap_summary(right, "[/THINK]")["yap_index"] == 0

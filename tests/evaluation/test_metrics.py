@@ -8,6 +8,7 @@ import pytest
 from concise_rl.errors import UserError
 from concise_rl.evaluation import EvaluationRow, paired_difference, summarize
 from concise_rl.evaluation.metrics import mcnemar_p
+from concise_rl.reporting.summary import headline, summary_rows
 from concise_rl.verifiers import Verdict
 
 
@@ -49,7 +50,7 @@ def test_worked_summary():
     assert found["samples"] == 1
     assert list(found["by_difficulty"]) == ["2", "10"], "in the order of numbers, not of texts"
     assert found["by_difficulty"]["2"]["accuracy"] == 1.0
-    assert found["by_difficulty"]["2"]["accuracy_interval"] == [1.0, 1.0]
+    assert found["by_difficulty"]["2"]["accuracy_interval"] == pytest.approx([0.342, 1.0], abs=5e-4), "Wilson, 2 of 2"
     assert found["by_difficulty"]["10"]["mean_tokens"] == 30
     assert found["by_difficulty"]["10"]["oracle_ratio"] == 60 / 52
 
@@ -120,7 +121,8 @@ def test_pairing_cancels_what_the_problems_share():
     after = [row(r.prompt_id, r.length // 2, r.correct) for r in before]
     found = paired_difference(before, after)
     assert found["tokens_percent_interval"] == pytest.approx([-50, -50])
-    assert found["accuracy_points_interval"] == [0, 0]
+    low, high = found["accuracy_points_interval"]
+    assert (low, high) == pytest.approx((-4.58, 4.58), abs=0.01), "80 problems do not show that no verdict ever changes"
     assert found["mcnemar_p"] == 1
 
 
@@ -141,3 +143,48 @@ def test_several_samples_have_no_mcnemar_test():
 def test_other_problems_are_refused(before, after):
     with pytest.raises(UserError, match="same problems"):
         paired_difference([row(p, 5, True) for p in before], [row(p, 5, True) for p in after])
+
+
+@pytest.mark.parametrize("right", [True, False])
+@pytest.mark.parametrize("samples", [1, 4])
+def test_nothing_but_right_or_wrong_rows_leave_uncertainty(right, samples):
+    from scipy.stats import binomtest
+
+    rows = [row(p, 5 + p, right, sample=k, truncated=not right) for p in range(20) for k in range(samples)]
+    found = summarize(rows)
+    wilson = binomtest(20 * right, 20).proportion_ci(method="wilson")
+    assert found["accuracy_interval"] == pytest.approx(list(wilson)), "of the problems, however many samples each has"
+    assert found["truncated_frac_interval"] == pytest.approx([1 - wilson.high, 1 - wilson.low])
+    low, high = found["accuracy_by_length"][0]["accuracy_interval"]
+    assert low < high
+    if samples > 1:
+        assert found["pass_at_4_interval"] == pytest.approx(list(wilson))
+    turned = [row(p, 5 + p, not right, sample=k) for p in range(20) for k in range(samples)]
+    for change, points in ((paired_difference(rows, rows), 0), (paired_difference(rows, turned), 100 - 200 * right)):
+        assert change["accuracy_points"] == points
+        unseen = 100 * (wilson.high - wilson.low)
+        ends = [max(-100, points - unseen), min(100, points + unseen)]
+        assert change["accuracy_points_interval"] == pytest.approx(ends)
+
+
+def test_one_problem_of_several_samples_has_an_interval():
+    found = summarize([row("a", 5, k < 2, sample=k) for k in range(4)])
+    assert found["accuracy"] == 0.5
+    assert found["accuracy_interval"] == pytest.approx([0.0546, 0.9454], abs=1e-3)
+
+
+def test_few_problems_are_called_few():
+    def said(problems):
+        rows = random_rows(problems, 1, seed=1)
+        change = paired_difference(rows, rows)
+        return headline(change), summary_rows({"x": summarize(rows)}, keys=["problems"])[1][1]
+
+    assert said(29)[0].endswith("no loss shown at 95 %; 29 problems are few")
+    assert said(29)[1] == "29 (few)"
+    assert said(30)[0].endswith("at 95 %")
+    assert said(30)[1] == "30"
+
+
+def test_a_change_from_no_token_at_all_is_said_without_numbers():
+    change = paired_difference([row("a", 0, False)], [row("a", 5, True)])
+    assert headline(change).startswith("tokens -, accuracy +100.0 points")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from importlib.util import find_spec
 from types import SimpleNamespace
@@ -48,6 +49,54 @@ def test_one_line_names_what_is_wrong(folder, harm, message):
         load(folder)
     assert str(caught.value).startswith(f"model.path={folder}")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"attn_implementation": "owner/repo"},
+        {"_attn_implementation": "owner/repo@main:flash"},
+        {"_attn_implementation_internal": "owner/repo"},
+        {"attn_implementation": {"": "sdpa", "text_config": "owner/repo"}},
+        {"text_config": {"attn_implementation": "owner/repo"}},
+    ],
+)
+def test_a_kernel_that_a_config_asks_for_needs_trust(folder, monkeypatch, asked):
+    import transformers.modeling_utils as modeling
+
+    fetched = []
+    monkeypatch.setattr(modeling, "lazy_import_flash_attention", lambda name, **_: fetched.append(name))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | asked))
+    adapter = folder.parent / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(folder)}))
+    (adapter / "adapter_model.safetensors").touch()
+    for path in (folder, adapter):
+        with pytest.raises(UserError, match=r"asks for attn_implementation='owner/repo.*model.trust_remote_code=true"):
+            load_model(spec(path))
+    assert fetched == []
+    (folder / "config.json").write_text(json.dumps(config | {"attn_implementation": "eager"}))
+    assert load_model(spec(folder)).config._attn_implementation == "eager"
+
+
+def test_a_kernel_would_be_fetched_where_it_is_trusted_and_not_where_the_user_chooses(folder, monkeypatch):
+    """The first half is what the refusal above keeps from happening."""
+    import transformers.modeling_utils as modeling
+
+    fetched = []
+    monkeypatch.setattr(modeling, "lazy_import_flash_attention", lambda name, **_: fetched.append(name))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"attn_implementation": "owner/repo"}))
+    trusted = spec(folder)
+    trusted.trust_remote_code = True
+    load_model(trusted)
+    assert set(fetched) == {"owner/repo"}
+    fetched.clear()
+    chosen = spec(folder)
+    chosen.attn_implementation = "sdpa"
+    assert load_model(chosen).config._attn_implementation == "sdpa"
+    assert fetched == []
 
 
 def test_a_sound_folder_loads_and_a_file_does_not(folder):

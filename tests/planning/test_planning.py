@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from concise_rl.assets import TINY
+from concise_rl.assets import REASONERS
 from concise_rl.commands import config
 from concise_rl.errors import UserError
-from concise_rl.planning import HARDWARE, LAYOUTS, MODELS, Plan, Request, describe, dimensions_of
+from concise_rl.planning import HARDWARE, LAYOUTS, MODELS, Plan, PlanRequest, describe, dimensions_of
 from concise_rl.planning.memory import activation_part, cache_columns, layer_bytes
 from concise_rl.planning.speed import forward_flops
 from concise_rl.planning.workload import SCORES
@@ -37,7 +37,7 @@ PARAMETERS = {
 
 
 def plan(*arguments: str) -> Plan:
-    return Request.of(arguments).plan()
+    return PlanRequest.of(arguments).plan()
 
 
 def part(found: Plan, phase: str, name: str) -> float:
@@ -76,8 +76,9 @@ def test_a_local_folders_dimensions_count_its_parameters(tmp_path, kind, tied):
     assert dimensions_of(str(tmp_path)).parameters == sum(p.numel() for p in model.parameters())
 
 
-def test_the_embedded_models_entry_is_its_folders():
-    assert dimensions_of(str(TINY)) == MODELS["embedded:tiny"]
+@pytest.mark.parametrize("name", REASONERS)
+def test_the_embedded_models_entries_are_their_folders(name):
+    assert dimensions_of(str(REASONERS[name])) == MODELS[f"embedded:{name}"]
 
 
 def stored_bytes(chosen, work, B: int, L: int) -> float:

@@ -215,3 +215,9 @@ def test_config_takes_what_a_config_holds(tmp_path) -> None:
     log = RunLog(tmp_path)
     log.write_config({"path": tmp_path, "betas": (0.9, 0.95), "seeds": {1}, "n": SimpleNamespace(tolist=lambda: 3)})
     assert run_log.read_config(tmp_path) == {"path": str(tmp_path), "betas": [0.9, 0.95], "seeds": [1], "n": 3}
+
+
+def test_rollouts_of_an_earlier_version_are_refused_in_one_line(tmp_path) -> None:
+    (tmp_path / "rollouts.jsonl").write_text('{"step": 1, "batch": {"prompt_ids": ["a"], "group_size": 1}}\n')
+    with pytest.raises(DataError, match=r"rollouts\.jsonl was written by an earlier concise_rl: train the run again"):
+        next(read_rollouts(tmp_path))

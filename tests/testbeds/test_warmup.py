@@ -6,29 +6,20 @@ import json
 import random
 from collections import Counter
 from dataclasses import asdict
-from importlib.resources import files
 from itertools import islice
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from concise_rl.assets import REASONERS, TINY
 from concise_rl.errors import UserError
 from concise_rl.testbeds import ChainSum
-from concise_rl.testbeds.chain_sum import answer, oracle_completion, oracle_tokens, split_of
-from concise_rl.testbeds.warmup import (
-    EMBEDDED,
-    RECHECK,
-    WarmupConfig,
-    build_tokenizer,
-    measure,
-    overthinking_traces,
-    run_warmup,
-)
+from concise_rl.testbeds.chain_sum import Overthinking, answer, oracle_completion, oracle_tokens, split_of
+from concise_rl.testbeds.teacher import RECHECK
+from concise_rl.testbeds.warmup import WarmupConfig, build_tokenizer, measure, run_warmup
+from concise_rl.testbeds.warmups import WARMUPS, make, run_stages
 from concise_rl.verifiers import Exact
-
-TINY = Path(str(files("concise_rl") / "assets" / "tiny"))
 
 
 def small_config(**changes) -> WarmupConfig:
@@ -47,8 +38,8 @@ def small_config(**changes) -> WarmupConfig:
 
 
 def test_traces_are_right_never_from_the_test_side_and_recheck_as_often_as_asked():
-    config = small_config(recheck_weights=[1, 3], plain_share=0.5, steps=100, batch_size=20)
-    traces = list(islice(overthinking_traces(config, random.Random(0)), 2000))
+    teacher = Overthinking(recheck_weights=[1, 3], plain_share=0.5)
+    traces = list(islice(teacher.traces(2000, random.Random(0)), 2000))
     for question, completion in traces:
         assert split_of(question) == "train"
         assert Exact()(completion, answer(question)).correct
@@ -115,15 +106,21 @@ def test_it_learns_and_leaves_the_callers_random_numbers_alone(tmp_path):
     ("fields", "message"),
     [
         ({"steps": 0}, "steps=0"),
-        ({"recheck_weights": [0.0]}, "recheck_weights"),
         ({"hidden_size": 18, "heads": 2}, "hidden_size=18"),
         ({"learning_rate": 0.0}, "learning_rate=0"),
-        ({"plain_share": 1.5}, "plain_share=1.5"),
     ],
 )
 def test_bad_fields_are_refused_by_name(fields, message):
     with pytest.raises(UserError, match=message):
         WarmupConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"), [({"recheck_weights": [0.0]}, "recheck_weights"), ({"plain_share": 1.5}, "plain_share=1.5")]
+)
+def test_bad_habits_are_refused_by_name(fields, message):
+    with pytest.raises(UserError, match=message):
+        Overthinking(**fields)
 
 
 def test_an_output_folder_that_cannot_be_made_is_refused_before_training(tmp_path):
@@ -139,9 +136,13 @@ def shipped():
     return AutoModelForCausalLM.from_pretrained(TINY), AutoTokenizer.from_pretrained(TINY)
 
 
-def test_the_shipped_checkpoint_is_small_and_complete(shipped):
+@pytest.mark.parametrize("folder", REASONERS.values(), ids=str)
+def test_a_shipped_checkpoint_is_small(folder):
+    assert sum(f.stat().st_size for f in folder.iterdir()) <= 4 * 2**20
+
+
+def test_the_shipped_checkpoint_is_complete(shipped):
     model, tokenizer = shipped
-    assert sum(f.stat().st_size for f in TINY.iterdir()) <= 4 * 2**20
     assert 0.8e6 < model.num_parameters() < 1e6
     assert model.dtype == torch.float32
     assert tokenizer.get_vocab() == build_tokenizer().get_vocab()
@@ -163,17 +164,44 @@ def test_the_shipped_checkpoint_starts_where_its_record_says(shipped):
     assert abs(metrics["accuracy"] - record["metrics"]["accuracy"]) < 0.1
 
 
-def test_the_shipped_checkpoint_is_made_by_the_stages():
-    """All fields that make weights; `data` also sizes the splits, of which the warm-up draws freely from one."""
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [("tiny", "chain_sum"), ("tiny_running_total", "running_total"), ("tiny_which_sum", "which_sum")],
+)
+def test_each_shipped_checkpoint_is_made_by_its_stages(name, task):
+    """All fields that make weights, stage by stage; `data` also sizes the splits, of which a teacher draws freely."""
 
     def making(config):
-        fields = asdict(config) if isinstance(config, WarmupConfig) else dict(config)
-        return {name: value for name, value in fields.items() if name not in ("data", "start")}
+        return {name: value for name, value in config.items() if name not in ("data", "start")}
 
-    recorded = json.loads((TINY / "warmup.json").read_text())["config"]
-    first, second = EMBEDDED
-    assert making(recorded["start"]) == making(first)
-    assert making(recorded) == making(second)
+    recorded = json.loads((REASONERS[name] / "warmup.json").read_text())["config"]
+    for stage in reversed(WARMUPS[task]):
+        assert making(recorded) == making(json.loads(json.dumps(asdict(stage))))
+        recorded = recorded["start"]
+    # The first stage starts from nothing, or from the reasoner that the package ships.
+    assert recorded == (json.loads((TINY / "warmup.json").read_text())["config"] if WARMUPS[task][0].start else "")
+
+
+def test_the_first_stage_alone_decides_what_a_warm_up_starts_from(tmp_path):
+    stages = [small_config(), small_config(steps=1, learning_rate=1e-6, seed=1)]
+    metrics = run_stages(stages, tmp_path / "both", seed=3)
+    record = json.loads((tmp_path / "both" / "warmup.json").read_text())
+    assert record["metrics"] == metrics
+    assert (record["config"]["seed"], record["config"]["start"]["seed"]) == (4, 3)
+    with pytest.raises(UserError, match="task=chain has no warm-up; choose from chain_sum"):
+        make("chain", tmp_path)
+
+
+def test_short_completions_weigh_their_share_only_where_lengths_are_mixed():
+    """Steps of like length come apart by length; of mixed lengths they do not."""
+    from concise_rl.testbeds.warmup import _batches
+
+    for like_length, spread_is_small in ((True, True), (False, False)):
+        config = small_config(like_length=like_length, batch_size=8)
+        traces = config.teacher.traces(0, random.Random(0))
+        batches = islice(_batches(build_tokenizer(), traces, config, random.Random(0)), 16)
+        means = [float((labels >= 0).sum(1).float().std()) for _, labels in batches]
+        assert (sum(means) / len(means) < 10) == spread_is_small
 
 
 def test_a_second_stage_goes_on_from_the_first(tmp_path):

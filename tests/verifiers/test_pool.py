@@ -1,6 +1,7 @@
 """The killable pool: whatever one answer does, its neighbours get their verdicts, in order and in time."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -129,3 +130,16 @@ def test_an_unguarded_script_runs_once_and_its_workers_end_with_it(tmp_path):
     for pid in map(int, pids.split()):
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+@pytest.mark.parametrize("act", [signal.SIGSTOP, signal.SIGKILL])
+def test_workers_that_are_stopped_or_killed_hold_nobody_beyond_the_deadline(act):
+    MathAnswer().verify_many([("1", "1"), ("2", "2")])
+    for worker in pool._shared[0].workers:
+        os.kill(worker.process.pid, act)
+    # Longer than a pipe holds: whoever writes it to a process that reads nothing waits for ever.
+    pairs = [("7" * 5_000_000, "7"), ("8" * 5_000_000, "8"), (r"\boxed{3}", "3"), (r"\boxed{4}", "5")]
+    started = time.monotonic()
+    verdicts = MathAnswer().verify_many(pairs, deadline_seconds=3)
+    assert time.monotonic() - started < 4 * (3 + 10)
+    assert [verdict.correct for verdict in verdicts] == [False, False, True, False]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from concise_rl.data.base import Message
+from concise_rl.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Request:
         seed: of this completion alone.
         start: what was sampled of this completion earlier, to be continued.
         closing: text put behind `start` as if the model had said it; it is not sampled, nor counted in any length.
+        template: arguments of the chat template, for a server that applies it itself.
     """
 
     prompt: str
@@ -52,6 +55,7 @@ class Request:
     seed: int
     start: Completion | None = None
     closing: str = ""
+    template: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def given(self) -> str:
@@ -61,12 +65,35 @@ class Request:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How completions are drawn: softmax(logits / temperature) cut to `top_p`; temperature 0 is greedy."""
+    """How completions are drawn, by every back end alike; no other setting of a model or a server applies.
+
+    From softmax(logits / temperature), cut to the `top_k` likeliest tokens (0: all), of these to the fewest that hold
+    `top_p` of the probability, and to those with at least `min_p` of the likeliest one's. Temperature 0 is greedy.
+
+    Raises:
+        UserError: a value out of its range.
+    """
 
     max_new_tokens: int
     temperature: float
     top_p: float = 1.0
     think_end: str = "</think>"
+    top_k: int = 0
+    min_p: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise UserError(f"max_new_tokens={self.max_new_tokens}: a completion needs room for one token or more")
+        if not 0 <= self.temperature < math.inf:
+            raise UserError(f"temperature={self.temperature}: give 0 (greedy) or a positive number")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top_p={self.top_p}: give a share of the probability in (0, 1]; 1 keeps every token")
+        if self.top_k < 0:
+            raise UserError(f"top_k={self.top_k}: give a number of tokens; 0 keeps every token")
+        if not 0 <= self.min_p < 1:
+            raise UserError(f"min_p={self.min_p}: give a share of the likeliest token's in [0, 1); 0 keeps every token")
+        if not self.think_end:
+            raise UserError("think_end is empty: name the tag that ends thinking, such as </think>")
 
 
 Finished = Callable[[int, Completion], None]

@@ -3,42 +3,37 @@
 from __future__ import annotations
 
 import json
-import os
+import math
 import queue
 import random
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from http.client import HTTPException
 from typing import Any, Literal, TypeVar
 
 from concise_rl.errors import UserError
 from concise_rl.evaluation.backends.base import Completion, Finished, Request, Sampling
-
-PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-"""Statuses that a later attempt may not meet again."""
+from concise_rl.evaluation.backends.http_answer import Count, parse
+from concise_rl.evaluation.backends.http_transport import (
+    MAX_DELAY_SECONDS,
+    Key,
+    Passing,
+    Refused,
+    check_url,
+    nonsense,
+    post,
+)
 
 SEEDS = 2**31
-MAX_DELAY_SECONDS = 60.0
+
+ANSWER_BYTES, TOKEN_BYTES = 1 << 20, 1 << 10
+"""An answer may have so many bytes, and so many more for each token that was asked for, its text and log-prob."""
+
+NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+"""Fields beyond OpenAI's API that change nothing. They are sent all the same: a server fills what is left out from the
+model's generation_config, or from defaults of its own."""
 
 T = TypeVar("T")
-
-
-class _Passing(Exception):
-    """An attempt failed in a way that the next one may not; the text is what a person reads if none succeeds."""
-
-    def __init__(self, reason: str, remedy: str, wait_seconds: float = 0.0) -> None:
-        super().__init__(reason)
-        self.remedy, self.wait_seconds = remedy, wait_seconds
-
-
-class _Stay(urllib.request.HTTPRedirectHandler):
-    """urllib would carry key and prompt wherever a redirect points; here it is an answer like any other refusal."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
 
 
 @dataclass(frozen=True)
@@ -49,23 +44,29 @@ class HTTPBackend:
     that failed together do not return together. A `Retry-After` header is obeyed where it asks for longer. When one
     completion fails for good the evaluation stops; what it had stored stays, and a later call goes on from there.
 
-    Lengths are the server's `usage.completion_tokens`. Where thinking ends is read from the tokens' texts, which the
-    completions endpoint gives with `logprobs`, or from `reasoning_tokens`; a server that tells neither leaves think
-    lengths unknown.
+    Lengths are the server's `usage.completion_tokens`; for where thinking ends see `http_answer.parse`.
+
+    What a server does not know of the fields that it is sent, it may refuse. Then `max_tokens` becomes
+    `max_completion_tokens` where it asks for that, and a field that changes nothing is left out.
 
     Args:
-        base_url: such as `http://localhost:8000/v1`.
+        base_url: such as `http://localhost:8000/v1`, without user, password or query.
         model: the name under which the server serves it.
         endpoint: `completions` sends the rendered prompt; `chat` sends messages, and the server applies its template.
             A chat cannot be started in the model's place, so thinking can be neither closed nor cut there.
         concurrency: requests under way at once.
-        timeout_seconds: longest silence of the server within one attempt.
+        timeout_seconds: for one attempt, from the connection to the last byte.
         attempts: tries a completion.
         backoff_seconds: the wait after the first failure.
         api_key_variable: environment variable that holds the key; none is sent where it is not set. It goes to
-            `base_url` alone: redirects are refused.
-        token_texts: ask for the tokens' texts; False for a server that refuses `logprobs`.
-        extra_body: further JSON fields of each request, such as `{"top_k": 20}`.
+            `base_url` alone, redirects are refused, and it is in no message.
+        token_texts: ask the completions endpoint for the tokens' texts; False for a server that refuses `logprobs`.
+        extra_body: further JSON fields of each request; they win over all others.
+        tokenizer: the model's, where there is one here: it counts thinking that the server does not count, and tells
+            whether the server will put a BOS before the prompt, which then must not hold one.
+
+    Raises:
+        UserError: a field out of its range, or a key that no header carries.
     """
 
     base_url: str
@@ -78,17 +79,20 @@ class HTTPBackend:
     api_key_variable: str = "OPENAI_API_KEY"
     token_texts: bool = True
     extra_body: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: Any = field(default=None, repr=False, compare=False)
+    _refused: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+    """Names of fields that the server has refused and does not get again."""
 
     def __post_init__(self) -> None:
-        if not self.base_url.startswith(("http://", "https://")):
-            raise UserError(f"base_url={self.base_url!r}: give an address such as http://localhost:8000/v1")
+        check_url(self.base_url, self.api_key_variable)
         if self.endpoint not in ("completions", "chat"):
             raise UserError(f"endpoint={self.endpoint!r}: give completions or chat")
         for name in ("concurrency", "timeout_seconds", "attempts"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"{name}={getattr(self, name)}: give a positive number")
-        if self.backoff_seconds < 0:
+        if not 0 <= self.backoff_seconds < math.inf:
             raise UserError(f"backoff_seconds={self.backoff_seconds}: give 0 or more")
+        Key.of(self.api_key_variable)
 
     def generate(self, requests: Sequence[Request], sampling: Sampling, finished: Finished) -> None:
         """See `Backend.generate`.
@@ -103,7 +107,9 @@ class HTTPBackend:
                 "use endpoint=completions, with a tokenizer that has the model's chat template"
             )
         stop = threading.Event()
-        work = [lambda request=request: self._ask(request, sampling, stop) for request in requests]
+        key, bos = Key.of(self.api_key_variable), own_bos(self.tokenizer)
+        work = [lambda request=request: self._ask(self._body(request, sampling, bos), sampling, key, stop)
+                for request in requests]  # fmt: skip
         in_threads(work, self.concurrency, finished, stop)
 
     def decode(self, token_ids: Sequence[int]) -> str:
@@ -119,18 +125,36 @@ class HTTPBackend:
         """Where requests go."""
         return self.base_url.rstrip("/") + ("/chat/completions" if self.endpoint == "chat" else "/completions")
 
-    def _ask(self, request: Request, sampling: Sampling, stop: threading.Event) -> Completion:
-        body = json.dumps(self._body(request, sampling)).encode()
+    def _ask(self, body: dict[str, Any], sampling: Sampling, key: Key, stop: threading.Event) -> Completion:
+        failures: list[str] = []
         for attempt in range(1, self.attempts + 1):
             try:
-                return self._completion(self._post(body), sampling)
-            except _Passing as failure:
+                return self._completion(self._answer(body, sampling, key), sampling, key)
+            except Passing as failure:
+                failures.append(str(failure))
                 delay = min(MAX_DELAY_SECONDS, self.backoff_seconds * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
                 if attempt == self.attempts or stop.wait(max(delay, failure.wait_seconds)):
-                    raise UserError(f"{self.url} {failure} in {attempt} attempts: {failure.remedy}") from failure
+                    earlier = [text for text in dict.fromkeys(failures) if text != failures[-1]]
+                    before = f" (before that it {'; '.join(earlier)})" if earlier else ""
+                    raise UserError(f"{self.url} {failure} in {attempt} attempts{before}: {failure.remedy}") from None
         raise AssertionError("attempts is positive")
 
-    def _body(self, request: Request, sampling: Sampling) -> dict[str, Any]:
+    def _answer(self, body: Mapping[str, Any], sampling: Sampling, key: Key) -> Any:
+        """The answer of one attempt, which takes several requests where the server does not know a field."""
+        most_bytes = ANSWER_BYTES + TOKEN_BYTES * sampling.max_new_tokens
+        while True:
+            known = adapted(body, self._refused)
+            try:
+                return post(self.url, known, key, timeout_seconds=self.timeout_seconds, most_bytes=most_bytes)
+            except Refused as refusal:
+                unknown = unknown_fields(known, refusal)
+                if not unknown:
+                    raise UserError(
+                        f"{self.url} refused ({refusal}): check base_url, model, key and settings"
+                    ) from None
+                self._refused.update(unknown)
+
+    def _body(self, request: Request, sampling: Sampling, bos: str) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": self.model,
             "max_tokens": sampling.max_new_tokens,
@@ -138,120 +162,56 @@ class HTTPBackend:
             "top_p": sampling.top_p,
             "seed": request.seed % SEEDS,
         }
+        body |= NEUTRAL | {"min_p": sampling.min_p} | ({"top_k": sampling.top_k} if sampling.top_k else {})
         if self.endpoint == "chat":
+            body |= {"chat_template_kwargs": dict(request.template)} if request.template else {}
             return body | {"messages": list(request.messages)} | dict(self.extra_body)
-        body["prompt"] = request.prompt + request.given
+        body["prompt"] = (request.prompt.removeprefix(bos)) + request.given
         if self.token_texts:
             body["logprobs"] = 0
         return body | dict(self.extra_body)
 
-    def _post(self, body: bytes) -> Any:
-        """The parsed answer of one attempt."""
-        headers = {"Content-Type": "application/json"}
-        key = os.environ.get(self.api_key_variable)
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
+    def _completion(self, answer: Any, sampling: Sampling, key: Key) -> Completion:
         try:
-            with urllib.request.build_opener(_Stay).open(
-                urllib.request.Request(self.url, body, headers), timeout=self.timeout_seconds
-            ) as answer:
-                content = answer.read()
-        except urllib.error.HTTPError as error:
-            raise self._refusal(error) from error
-        except TimeoutError as error:
-            raise self._slow() from error
-        except (OSError, HTTPException) as error:
-            if isinstance(getattr(error, "reason", None), TimeoutError):
-                raise self._slow() from error
-            reason = getattr(error, "reason", None) or error
-            text = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
-            raise _Passing(f"cannot be reached ({text})", "start the server, or check base_url") from error
-        try:
-            return json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise _nonsense("no JSON", content.decode(errors="replace")) from error
-
-    def _slow(self) -> _Passing:
-        return _Passing(
-            f"was silent for {self.timeout_seconds:g} s", "raise timeout_seconds, or ask for less at once (concurrency)"
-        )
-
-    def _refusal(self, error: urllib.error.HTTPError) -> Exception:
-        try:
-            detail = _one_line(error.read().decode(errors="replace"))
-        except (OSError, HTTPException):
-            detail = error.reason
-        if error.code not in PASSING:
-            return UserError(f"{self.url} refused ({error.code}: {detail}): check base_url, model, key and settings")
-        try:
-            wait_seconds = min(MAX_DELAY_SECONDS, float(error.headers.get("Retry-After", 0)))
-        except ValueError:
-            wait_seconds = 0.0
-        return _Passing(
-            f"answered {error.code} ({detail})", "wait until it is free, or lower concurrency", wait_seconds
-        )
-
-    def _completion(self, answer: Any, sampling: Sampling) -> Completion:
-        try:
-            choice = answer["choices"][0]
-            reason, usage = choice["finish_reason"], answer.get("usage") or {}
-            if self.endpoint == "chat":
-                text, tokens = _chat_text(choice["message"], sampling.think_end), None
-            else:
-                text, tokens = choice["text"], (choice.get("logprobs") or {}).get("tokens")
-            if not isinstance(text, str) or not isinstance(reason, str):
-                raise TypeError("text and finish_reason must be texts")
-            tokens = tuple(map(str, tokens)) if tokens is not None else None
-            length = int(usage["completion_tokens"] if "completion_tokens" in usage else len(tokens or ()))
-            if length < 0 or (length == 0 and text):
-                raise ValueError("no count of tokens")
-            thinking = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
+            found = parse(answer, sampling, counter(self.tokenizer))
         except (TypeError, KeyError, IndexError, ValueError, AttributeError, OverflowError) as error:
-            raise _nonsense(f"{type(error).__name__}: {error}", json.dumps(answer)) from error
-        # Servers differ in whether EOS is among the texts; any other gap means that they count something else.
-        if tokens is not None and not 0 <= length - len(tokens) <= 1:
-            tokens = None
-        return Completion(
-            text=text,
-            length=length,
-            truncated=reason == "length",
-            think_length=_think_length(text, tokens, length, thinking, sampling.think_end),
-            tokens=tokens,
-        )
+            said = key.redact(f"{type(error).__name__}: {error}")
+            raise nonsense(said, key.redact(json.dumps(answer))) from None
+        text = key.redact_completion(found.text)
+        return found if text == found.text else Completion(text, found.length, found.truncated, found.think_length)
 
 
-def _chat_text(message: Mapping[str, Any], think_end: str) -> str:
-    """The message as the model wrote it: a server with a reasoning parser gives thinking apart."""
-    thinking = message.get("reasoning_content") or message.get("reasoning")
-    content = message.get("content") or ""
-    return f"{think_end.replace('/', '', 1)}{thinking}{think_end}{content}" if thinking else content
+def adapted(body: Mapping[str, Any], refused: set[str]) -> dict[str, Any]:
+    """The request without what the server has refused, the limit under the name that it knows."""
+    known = {name: value for name, value in body.items() if name not in refused}
+    if "max_tokens" in refused and "max_tokens" in body:
+        known["max_completion_tokens"] = body["max_tokens"]
+    return known
 
 
-def _think_length(
-    text: str, tokens: tuple[str, ...] | None, length: int, told: int | None, think_end: str
-) -> int | None:
-    """Tokens before the one with which the tag is complete; the tag counts as one token, however many it takes."""
-    if think_end not in text:
-        return length
-    if tokens is not None and think_end in "".join(tokens):
-        before = "".join(tokens).index(think_end)
-        spent = 0
-        for count, token in enumerate(tokens):
-            if spent + len(token) > before:
-                return count
-            spent += len(token)
-    return min(told, length) if isinstance(told, int) and told > 0 else None
+def unknown_fields(body: Mapping[str, Any], refusal: Refused) -> set[str]:
+    """The fields that a refusal names and that can be spared: a limit with another name, and what changes nothing."""
+    if refusal.status not in (400, 422):
+        return set()
+    spared = {name for name, value in NEUTRAL.items() if name in refusal.detail and body.get(name) == value}
+    if "max_completion_tokens" in refusal.detail and "max_tokens" in body:
+        spared.add("max_tokens")
+    return spared
 
 
-def _nonsense(reason: str, content: str) -> _Passing:
-    return _Passing(
-        f"answered what is no completion ({reason}; it begins {_one_line(content)!r})",
-        "check that base_url is an OpenAI-compatible API, such as http://localhost:8000/v1",
-    )
+def own_bos(tokenizer: Any) -> str:
+    """The text of the BOS that a tokenizer puts before every text by itself; empty where it puts none."""
+    if tokenizer is None or tokenizer.bos_token is None:
+        return ""
+    ids = tokenizer("a")["input_ids"]
+    return tokenizer.bos_token if ids and ids[0] == tokenizer.bos_token_id else ""
 
 
-def _one_line(text: str, limit: int = 120) -> str:
-    return " ".join(text.split())[:limit]
+def counter(tokenizer: Any) -> Count | None:
+    """How many tokens a text has; None without a tokenizer."""
+    if tokenizer is None:
+        return None
+    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def in_threads(

@@ -61,6 +61,8 @@ class TransformersBackend:
             max_new_tokens=sampling.max_new_tokens,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
             eos_token_ids=eos_ids,
             pad_token_id=self._pad_id(eos_ids),
             seeds=[request.seed for request in requests],

@@ -23,7 +23,7 @@ class Metric(str, Enum):
     entropy = "entropy"
 
 
-class Schedule(str, Enum):
+class MuSchedule(str, Enum):
     """How mu moves in training; named by which comparison leads first. See `Canon`."""
 
     first_intra_later_inter = "first_intra_later_inter"
@@ -85,7 +85,7 @@ class Canon(Advantage):
     mu: float = 1.0
     alpha: float = 1.0
     beta: float = 0.0
-    schedule: Schedule | None = None
+    schedule: MuSchedule | None = None
     schedule_steps: int = 150
     warmup_steps: int = 30
     cycles: int = 3
@@ -95,7 +95,7 @@ class Canon(Advantage):
         self.metric = choose("Canon.metric", Metric, self.metric)
         self.variant = choose("Canon.variant", Variant, self.variant)
         if self.schedule is not None:
-            self.schedule = choose("Canon.schedule", Schedule, self.schedule)
+            self.schedule = choose("Canon.schedule", MuSchedule, self.schedule)
         if not 0 <= self.mu <= 1:
             raise UserError(f"Canon.mu={self.mu}: the share of the comparison across halves is from 0 to 1")
         for name in ("alpha", "beta"):
@@ -115,7 +115,7 @@ class Canon(Advantage):
     @property
     def across_groups(self) -> bool:
         """Two schedules follow the accuracy of the step."""
-        return self.schedule in (Schedule.first_intra_later_inter, Schedule.first_inter_later_intra)
+        return self.schedule in (MuSchedule.first_intra_later_inter, MuSchedule.first_inter_later_intra)
 
     @property
     def order_matters(self) -> bool:
@@ -140,14 +140,14 @@ class Canon(Advantage):
         """The weight of the comparison across halves that this batch gets."""
         if self.schedule is None:
             return self.mu
-        if self.schedule is Schedule.cosine_first_intra_later_inter:
+        if self.schedule is MuSchedule.cosine_first_intra_later_inter:
             return 1 - self._cosine(batch.step + 1, lowest=0.0, highest=0.6)
-        if self.schedule is Schedule.cosine_first_inter_later_intra:
+        if self.schedule is MuSchedule.cosine_first_inter_later_intra:
             return self._cosine(batch.step + 1, lowest=0.4, highest=1.0)
         # The verdicts, not the reward: equal where the reward is 0 or 1, and within [0, 1] when a shaper has moved it.
         correct = batch.correct[batch.counts]
         accuracy = float(correct.to(torch.float64).mean()) if correct.numel() else 0.0
-        return accuracy if self.schedule is Schedule.first_intra_later_inter else 1 - accuracy
+        return accuracy if self.schedule is MuSchedule.first_intra_later_inter else 1 - accuracy
 
     def _cosine(self, step: int, *, lowest: float, highest: float) -> float:
         if step < self.warmup_steps:

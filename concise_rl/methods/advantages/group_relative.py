@@ -33,26 +33,29 @@ class GroupRelative(Advantage):
     `s` is the sample standard deviation (n - 1) of the group (`scale="group"`, GRPO, arXiv 2402.03300 section 4.1), of
     all rewards of the step (`"batch"`), or nothing is divided at all (`"none"`, Dr.GRPO, arXiv 2503.20783 section 3.2,
     which holds that dividing favours prompts whose rewards hardly differ). The arithmetic is that of TRL's
-    `scale_rewards`. Rows that do not count are in no mean and no deviation and get 0; a group of one gets 0.
+    `scale_rewards`. With `population` the deviation is that of a population (n), as in GFPO (arXiv 2508.09726). Rows
+    that do not count are in no mean and no deviation and get 0; a group of one gets 0.
 
     Dr.GRPO's other half, dividing the loss by the token budget instead of by the tokens sampled, is the loss
     `dr_grpo`, not the advantage's.
 
     Attributes:
         scale: `group`, `batch` or `none`.
-        epsilon: added to the deviation, in units of reward; unused with `none`.
+        epsilon: added to the deviation, in units of reward; unused with `none`. At 0 a group without deviation gets 0.
+        population: the deviation is that of a population (n), not of a sample (n - 1).
 
     Raises:
-        UserError: unknown scale, or an epsilon that is not positive.
+        UserError: unknown scale, or a negative epsilon.
     """
 
     scale: Scale = Scale.group
     epsilon: float = 1e-4
+    population: bool = False
 
     def __post_init__(self) -> None:
         self.scale = choose("GroupRelative.scale", Scale, self.scale)
-        if not (math.isfinite(self.epsilon) and self.epsilon > 0):
-            raise UserError(f"GroupRelative.epsilon={self.epsilon}: must be positive, 1e-4 is usual")
+        if not (math.isfinite(self.epsilon) and self.epsilon >= 0):
+            raise UserError(f"GroupRelative.epsilon={self.epsilon}: must be 0 or more, 1e-4 is usual")
 
     @property
     def across_groups(self) -> bool:
@@ -62,10 +65,14 @@ class GroupRelative(Advantage):
     def apply(self, batch: RolloutBatch, value: Tensor) -> Out:
         """Credit (N,), from the shaped reward (N,)."""
         centred_N = value - group_mean(batch, value)
-        if self.scale is Scale.group:
-            centred_N = centred_N / (group_std(batch, value) + self.epsilon)
-        elif self.scale is Scale.batch:
-            counted = value[batch.counts]
-            deviation = counted.std() if counted.numel() > 1 else torch.zeros((), dtype=value.dtype)
-            centred_N = centred_N / (deviation + self.epsilon)
+        if self.scale is not Scale.none:
+            scale_N = self._deviation(batch, value) + self.epsilon
+            centred_N = torch.where(scale_N > 0, centred_N / scale_N, 0.0)
         return Out(zero_where_out(batch, centred_N))
+
+    def _deviation(self, batch: RolloutBatch, value: Tensor) -> Tensor:
+        if self.scale is Scale.group:
+            return group_std(batch, value, population=self.population)
+        counted = value[batch.counts]
+        correction = 0 if self.population else 1
+        return counted.std(correction=correction) if counted.numel() > 1 else torch.zeros((), dtype=value.dtype)

@@ -3,11 +3,13 @@
 The token loss is elementwise in the log-prob; the weight holds the mask and the denominator. Denominators count the
 rows and tokens of the whole optimizer step, all micro-batches of all ranks, so that how a step is cut changes nothing.
 Sources: GRPO arXiv 2402.03300 eq. 3; Dr.GRPO 2503.20783 sec. 3.2; DAPO 2503.14476 eq. 8; CISPO 2506.13585 eq. 4;
-SAPO 2511.20347; LUSPO 2602.05261; GSPO (sequence-level ratio) 2507.18071 eq. 5; bnpo and two-sided clipping as in TRL.
+SAPO 2511.20347; LUSPO 2602.05261; VESPO 2602.10693; GSPO (sequence-level ratio) 2507.18071 eq. 5; bnpo and two-sided
+clipping as in TRL. Off-policy sequence mask: DeepSeek-V3.2 2512.02556 section 3.1.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +18,7 @@ from torch import Tensor
 ROW_MEANS = frozenset({"grpo", "sapo"})
 ROW_SUMS = frozenset({"luspo"})
 TOKEN_MEANS = frozenset({"bnpo"})
-GENERATION_TOKEN_MEANS = frozenset({"dapo", "cispo"})
+GENERATION_TOKEN_MEANS = frozenset({"dapo", "cispo", "vespo"})
 FIXED_LENGTH = frozenset({"dr_grpo"})
 LOSS_TYPES = ROW_MEANS | ROW_SUMS | TOKEN_MEANS | GENERATION_TOKEN_MEANS | FIXED_LENGTH
 
@@ -48,6 +50,8 @@ class PolicyLoss:
         unbiased_kl: multiply the KL estimate by the ratio.
         sequence_level: the ratio is the geometric mean over the row.
         sapo_temperatures: for positive and for other credit.
+        vespo: k and lambda of VESPO's weight where the credit is not negative, then where it is.
+        off_policy_threshold: a row with negative credit is left out where its mean log(sampler / policy) is above this.
         max_completion_length: Dr.GRPO's denominator of a row.
     """
 
@@ -59,7 +63,14 @@ class PolicyLoss:
     unbiased_kl: bool = False
     sequence_level: bool = False
     sapo_temperatures: tuple[float, float] = (1.0, 1.05)
+    vespo: tuple[float, float, float, float] = (2.0, 3.0, 3.0, 2.0)
+    off_policy_threshold: float | None = None
     max_completion_length: int = 1
+
+    @property
+    def needs_rows(self) -> bool:
+        """Whether a token's loss depends on its whole row, so that it cannot be made before the row is known."""
+        return self.sequence_level or self.loss_type == "vespo" or self.off_policy_threshold is not None
 
     def weights(self, mask_NT: Tensor, totals: StepTotals) -> Tensor:
         """What each token loss counts in the sum, (N, T), 0 off the mask."""
@@ -89,19 +100,25 @@ class PolicyLoss:
         credit: Tensor,
         reference_logprob: Tensor | None = None,
         mask_NT: Tensor | None = None,
+        sampler_logprob: Tensor | None = None,
     ) -> Tensor:
         """The loss of each token, of logprob's shape.
 
         Args:
-            logprob: under the policy; differentiable. Any shape, (N, T) at sequence level.
+            logprob: under the policy; differentiable. Any shape, (N, T) where `needs_rows`.
             old_logprob: under the policy that sampled.
-            credit: of the token, or of its row where that broadcasts.
+            credit: of the token, or of its row where that broadcasts. Every loss is linear in it but for its sign, so
+                that importance weights and token masks of the policy's term are factors of the credit.
             reference_logprob: under the reference model, where beta is not 0.
-            mask_NT: for the sequence-level ratio.
+            mask_NT: the tokens that count, where `needs_rows`.
+            sampler_logprob: under the engine that sampled, for the off-policy mask; `old_logprob` where None.
         """
         ratio = self.ratio(logprob, old_logprob, mask_NT)
         if self.loss_type == "cispo":
             losses = -ratio.clamp(max=self.epsilon_high).detach() * credit * logprob
+        elif self.loss_type == "vespo":
+            assert mask_NT is not None
+            losses = -self.vespo_weight(logprob.detach() - old_logprob, credit, mask_NT) * credit * logprob
         elif self.loss_type == "sapo":
             temperature = torch.where(credit > 0, *self.sapo_temperatures)
             losses = -torch.sigmoid(temperature * (ratio - 1)) * 4 / temperature * credit
@@ -109,11 +126,33 @@ class PolicyLoss:
             bounded = ratio if self.delta is None else ratio.clamp(max=self.delta)
             clipped = ratio.clamp(1 - self.epsilon_low, 1 + self.epsilon_high)
             losses = -torch.minimum(bounded * credit, clipped * credit)
+        if self.off_policy_threshold is not None:
+            assert mask_NT is not None
+            sampler = old_logprob if sampler_logprob is None else sampler_logprob
+            losses = losses * self.on_policy(logprob.detach(), sampler, credit, mask_NT)
         if self.beta:
             assert reference_logprob is not None
             kl = kl_estimate(logprob, reference_logprob)
             losses = losses + self.beta * (kl * ratio if self.unbiased_kl else kl)
         return losses.expand_as(logprob)
+
+    def vespo_weight(self, log_ratio_NT: Tensor, credit: Tensor, mask_NT: Tensor) -> Tensor:
+        """VESPO's factor of a row, (N, 1) or of credit's shape: e^l w^k e^(-l w), 1 where the row's ratio w is 1.
+
+        w is the product of the row's token ratios; k and l depend on the sign of the credit. The bounds keep e^ finite:
+        20 above, and 1e-8 for w below.
+        """
+        log_w_N1 = (log_ratio_NT.clamp(-20, 20) * mask_NT).sum(dim=1, keepdim=True).clamp(math.log(1e-8), 20)
+        k_pos, lambda_pos, k_neg, lambda_neg = self.vespo
+        k = torch.where(credit >= 0, k_pos, k_neg)
+        decay = torch.where(credit >= 0, lambda_pos, lambda_neg).clamp(min=1e-4)
+        return (decay + k * log_w_N1 - decay * log_w_N1.exp()).exp()
+
+    def on_policy(self, logprob_NT: Tensor, sampler_NT: Tensor, credit: Tensor, mask_NT: Tensor) -> Tensor:
+        """1 where a row's credit is not negative or it is close to the policy still, else 0; a NaN counts as close."""
+        difference_NT = torch.nan_to_num(sampler_NT - logprob_NT, nan=0.0) * mask_NT
+        mean_N1 = difference_NT.sum(dim=1, keepdim=True) / mask_NT.sum(dim=1, keepdim=True).clamp(min=1)
+        return ((credit >= 0) | (mean_N1 <= self.off_policy_threshold)).to(logprob_NT.dtype)
 
     def diagnostics(
         self, logprob_NT: Tensor, old_NT: Tensor, credit_NT: Tensor, mask_NT: Tensor, reference_NT: Tensor | None
@@ -124,7 +163,7 @@ class PolicyLoss:
         high = (ratio > 1 + self.epsilon_high) & (credit_NT > 0)
         if self.loss_type == "cispo":
             sums = {"cispo_clip_ratio": (ratio > self.epsilon_high) & (credit_NT > 0)}
-        elif self.loss_type == "sapo":
+        elif self.loss_type in ("sapo", "vespo"):
             sums = {}
         else:
             sums = {"clip_ratio/low_mean": low, "clip_ratio/high_mean": high, "clip_ratio/region_mean": low | high}

@@ -12,8 +12,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from concise_rl.errors import printable
 from concise_rl.reporting.plots import Figure
-from concise_rl.reporting.summary import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from concise_rl.errors import printable
 from concise_rl.evaluation import EvaluationRow
 from concise_rl.reporting.compare.results import Result
-from concise_rl.reporting.summary import printable, shorten
+from concise_rl.reporting.summary import shorten
 
 BLOCKS_BYTES = 12_000_000
 """All blocks together; with plotly and the figures the page stays below 15 MB."""

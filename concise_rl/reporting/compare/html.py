@@ -6,6 +6,7 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from concise_rl.errors import printable
 from concise_rl.reporting.compare.charts import Boxes, Chart, colour, to_plotly, variant
 from concise_rl.reporting.compare.completions import Packed
 from concise_rl.reporting.compare.load import Entry
@@ -14,7 +15,6 @@ from concise_rl.reporting.compare.pictures import looks
 from concise_rl.reporting.compare.results import Result
 from concise_rl.reporting.compare.tables import FRONT, difficulty_rows, result_rows, sentences
 from concise_rl.reporting.html import packed_plotly, page_html, script_json, table_html, text_html
-from concise_rl.reporting.summary import printable
 
 FILTERS = {
     "all": "all", "worse": "worse: right in A, wrong in B", "better": "better: wrong in A, right in B",

@@ -10,6 +10,7 @@ from typing import Any
 
 from concise_rl.errors import DataError, UserError
 from concise_rl.evaluation import Evaluation
+from concise_rl.reporting.compare import schema
 from concise_rl.reporting.plots import Metrics
 from concise_rl.reporting.run_log import (
     CONFIG_FILE,
@@ -152,12 +153,14 @@ def shortest_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _run(path: Path, name: str) -> Entry:
-    metrics = read_metrics(path)
+    metrics = _metrics(path)
     after = path / AFTER_FILE
     if not metrics and not after.exists():
         raise DataError(f"{path} holds a run without a step: train it first, or leave it out")
-    method = read_config(path).get("method", {}).get("name", name) if (path / CONFIG_FILE).exists() else name
-    return Entry(name, str(method), {UNNAMED: _evaluation(after)} if after.exists() else {}, metrics)
+    config = read_config(path) if (path / CONFIG_FILE).exists() else {}
+    schema.check(config, schema.CONFIG, path / CONFIG_FILE, "")
+    method = config.get("method", {}).get("name", name)
+    return Entry(name, method, {UNNAMED: _evaluation(after)} if after.exists() else {}, metrics)
 
 
 def _evaluated(path: Path, name: str) -> Entry:
@@ -175,15 +178,26 @@ def _evaluated(path: Path, name: str) -> Entry:
     evaluations, curves = {}, {}
     for folder in folders:
         summary = read_summary(folder) if (folder / SUMMARY_FILE).exists() else {}
-        benchmark = str(summary.get("benchmark", UNNAMED if folder == path else folder.name))
+        schema.check(summary, schema.SUMMARY, folder / SUMMARY_FILE, "")
+        benchmark = summary.get("benchmark", UNNAMED if folder == path else folder.name)
         evaluations[benchmark] = _evaluation(folder / EVALUATION_FILE)
         if summary.get("budget_curve"):
             curves[benchmark] = summary["budget_curve"]
     return Entry(name, name, evaluations, budget_curves=curves)
 
 
+def _metrics(path: Path) -> Metrics:
+    lines = read_metrics(path)
+    for number, line in enumerate(lines, start=1):
+        for name, value in line.items():
+            kind = schema.STEP if name == "step" else schema.ANY_NUMBER
+            schema.check(value, kind, path / METRICS_FILE, f"{name} in line {number}")
+    return lines
+
+
 def _evaluation(path: Path) -> Evaluation:
     loaded = Evaluation.load(path)
+    schema.check(loaded.settings, schema.SETTINGS, path, "settings")
     if not loaded.rows:
         raise DataError(f"{path} holds no completion: evaluate again, or leave it out")
     samples = loaded.settings.get("samples", 1)

@@ -7,15 +7,19 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from concise_rl.errors import printable
 from concise_rl.reporting.compare.results import Result
 from concise_rl.reporting.glossary import describe
-from concise_rl.reporting.summary import csv_cell, headline, markdown_table, printable
+from concise_rl.reporting.summary import csv_cell, headline, markdown_table
 
 COLUMNS = (
     "accuracy", "accuracy_spread", "mean_tokens", "mean_tokens_spread", "oracle_ratio", "mean_tokens_correct",
     "mean_tokens_wrong", "truncated_frac", "unscorable_frac", "runs",
 )  # fmt: skip
-_LEVEL_COLUMNS = ("accuracy", "mean_tokens")
+_MAIN = ("accuracy", "mean_tokens")
+"""That nobody is right is a result."""
+
+_LEVEL_COLUMNS = _MAIN
 _CHANGES = ("accuracy_points", "tokens_percent")
 FRONT = " ●"
 """After the name of an entry on the Pareto front."""
@@ -24,8 +28,8 @@ Rows = list[list[str]]
 
 
 def result_rows(rows: Sequence[Result]) -> Rows:
-    """A row an entry; columns that say nothing (never measured, or 0 throughout) are left out."""
-    keys = [key for key in COLUMNS if any(row.summary.get(key) for row in rows)]
+    """A row an entry; columns that say nothing (never measured, or 0 throughout) are left out, but for the main two."""
+    keys = [key for key in COLUMNS if key in _MAIN or any(row.summary.get(key) for row in rows)]
     body = [
         [row.entry + FRONT * row.on_front, *(_with_interval(key, row.summary) for key in keys)]
         for row in rows

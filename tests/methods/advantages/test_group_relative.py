@@ -82,7 +82,18 @@ def test_leave_one_out_is_the_mean_of_the_others() -> None:
     torch.testing.assert_close(LeaveOneOut().apply(batch, reward).value, torch.tensor(expected, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("bad", [{"scale": "groups"}, {"epsilon": 0.0}, {"epsilon": float("nan")}])
+@pytest.mark.parametrize("bad", [{"scale": "groups"}, {"epsilon": -1e-4}, {"epsilon": float("nan")}])
 def test_refuses_and_names_the_field(bad: dict) -> None:
     with pytest.raises(UserError, match=rf"GroupRelative\.{next(iter(bad))}="):
         GroupRelative(**bad)
+
+
+def test_the_deviation_of_a_population_and_none_added_to_it() -> None:
+    batch, _ = make_batch(2, 4)
+    reward = torch.tensor([1.0, 0, 1, 1, 2, 2, 2, 2], dtype=torch.float64)
+    credit = GroupRelative(epsilon=0.0, population=True).apply(batch, reward).value
+    assert credit.tolist() == pytest.approx([3**-0.5, -(3**0.5), 3**-0.5, 3**-0.5, 0, 0, 0, 0])
+    step = GroupRelative(scale="batch", epsilon=0.0, population=True).apply(batch, reward).value
+    assert step[0].item() == pytest.approx(0.25 / float(reward.std(correction=0)))
+    level = GroupRelative(scale="batch", epsilon=0.0).apply(batch, torch.ones_like(reward)).value
+    assert not level.any()

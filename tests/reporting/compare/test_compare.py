@@ -139,6 +139,15 @@ def test_benchmarks_are_tabulated_apart_and_an_unnamed_one_finds_its_own(tmp_pat
     assert len(stems) == len(set(stems)), "no figure overwrites another"
 
 
+def test_that_nobody_is_right_is_shown(tmp_path) -> None:
+    a, b = (write_evaluation(tmp_path / n, evaluation(seed=i, accuracy=-1.0)) for i, n in enumerate("ab"))
+    made = compare([a, b], tmp_path / "page.html")
+    header, _, first, *_ = [line for line in made.markdown.read_text().splitlines() if line.startswith("|")]
+    assert "accuracy" in header
+    assert "0.0 % [0.0, 6.0]" in first
+    assert "accuracy +0.0 points [-6.0, +6.0]" in made.sentences[0][2]
+
+
 def test_page_markdown_table_and_figures_are_written(tmp_path, runs) -> None:
     written = compare(runs, tmp_path / "out.html")
     with written.table.open() as file:

@@ -1,0 +1,78 @@
+"""A shaper that changes nothing and remembers every rollout that it was given, with the state of the run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from concise_rl.batch import RolloutBatch
+from concise_rl.engine import checkpoint
+from concise_rl.methods import Out, Shaper
+from concise_rl.reporting.run_log import StoredStep, read_rollouts
+
+
+@dataclass
+class Witness(Shaper):
+    """The reward as it came; the state is one digest a generation, in the order in which they were consumed."""
+
+    def init(self) -> list[str]:
+        return []
+
+    def __call__(self, batch: RolloutBatch, value: Tensor, state: list[str]) -> tuple[Out, list[str]]:
+        return Out(value), [*state, digest(batch)]
+
+
+def digest(batch: RolloutBatch) -> str:
+    """A generation as a short text: its step, its prompts, and each row's length and verdict."""
+    rows = [batch.step, list(batch.prompt_keys), batch.lengths.tolist(), batch.correct.tolist()]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+
+
+def consumed(last: Path) -> list[str]:
+    """The digests in the state of a run's last checkpoint."""
+    found = [part for part in _parts(checkpoint.load_state(last)[0]) if _is_witness(part)]
+    if len(found) != 1:
+        raise SystemExit(f"{last} holds {len(found)} states of a witness")
+    return found[0]
+
+
+def _parts(value: Any) -> list[Any]:
+    """Every value in a nested state."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
+    return [value, *(part for item in inner for part in _parts(item))]
+
+
+def _is_witness(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, str) and len(item) == 16 for item in value)
+
+
+def faults(run: Path, last: Path, steps: int, prompts: int | None) -> list[str]:
+    """What is wrong with what a finished run consumed; nothing where each rollout was used exactly once.
+
+    Args:
+        last: its last checkpoint.
+        steps: that it was to take, one generation each.
+        prompts: of the data set, each to be drawn once an epoch; None where groups are refilled with others.
+    """
+    logged = list(read_rollouts(run))
+    found = []
+    if [step.step for step in logged] != list(range(1, steps + 1)):
+        found.append(f"steps {[step.step for step in logged]} are logged")
+    if consumed(last) != [digest(step.batch) for step in logged]:
+        found.append("what the state consumed is not what is logged, rollout for rollout")
+    return found + (_epochs(logged, prompts) if prompts else [])
+
+
+def _epochs(logged: list[StoredStep], prompts: int) -> list[str]:
+    drawn = [prompt for step in logged for prompt in step.batch.prompt_ids]
+    found = []
+    for number, start in enumerate(range(0, len(drawn) - prompts + 1, prompts), start=1):
+        twice = prompts - len(set(drawn[start : start + prompts]))
+        if twice:
+            found.append(f"epoch {number} draws {twice} of {prompts} prompts twice, and as many never")
+    return found

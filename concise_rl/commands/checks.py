@@ -1,0 +1,152 @@
+"""A run that cannot teach says so before it loads a model: fields that would be found late, data that do not fit."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from concise_rl.batch import COLUMN_PREFIX
+from concise_rl.data import Prompt, render
+from concise_rl.errors import DataError, UserError
+
+_TRACKERS = {
+    "wandb": "wandb",
+    "tensorboard": "tensorboard",
+    "mlflow": "mlflow",
+    "trackio": "trackio",
+    "comet_ml": "comet_ml",
+}
+
+
+def check_trainer_fields(fields: Mapping[str, Any]) -> None:
+    """Refuse fields of `trl.GRPOConfig` that a run here has another way for, or whose needs are not met.
+
+    Raises:
+        UserError: the first such field, with what to set instead.
+    """
+    elsewhere = {
+        "output_dir": "the run folder is run.dir",
+        "resume_from_checkpoint": "a run goes on with resume=auto",
+        "model_init_kwargs": "the model is loaded by model.*",
+    }
+    for name, instead in elsewhere.items():
+        if fields.get(name) is not None:
+            raise UserError(f"trainer.{name}={fields[name]!r}: {instead}; leave it out")
+    if fields.get("eval_strategy", "no") != "no" or fields.get("eval_on_start"):
+        raise UserError(
+            f"trainer.eval_strategy={fields.get('eval_strategy')!r}: a run evaluates before and after training "
+            "(evaluation.*), the trainer has no problems of its own to evaluate on; leave it out"
+        )
+    if fields.get("load_best_model_at_end"):
+        raise UserError(
+            "trainer.load_best_model_at_end=true needs evaluations in training, which a run has none of: leave it out"
+        )
+    if fields.get("remove_unused_columns"):
+        raise UserError(
+            "trainer.remove_unused_columns=true takes away the references that answers are judged by: leave it out"
+        )
+    _check_reporting(fields)
+
+
+def _check_reporting(fields: Mapping[str, Any]) -> None:
+    asked = fields.get("report_to") or "none"
+    for name in [asked] if isinstance(asked, str) else list(asked):
+        if name in ("none", "all"):
+            continue
+        if name not in _TRACKERS:
+            raise UserError(f"trainer.report_to={name!r}: choose none or of {', '.join(sorted(_TRACKERS))}")
+        if importlib.util.find_spec(_TRACKERS[name]) is None:
+            raise UserError(
+                f"trainer.report_to={name!r} needs a package: pip install {name}, or set trainer.report_to=none"
+            )
+    if fields.get("push_to_hub"):
+        from huggingface_hub import get_token
+
+        if not (fields.get("hub_token") or get_token()):
+            raise UserError(
+                "trainer.push_to_hub=true needs a token of the hub: log in with `hf auth login`, set HF_TOKEN, or "
+                "leave it out"
+            )
+
+
+def check_generation(args: Any, prompts: Sequence[Prompt]) -> None:
+    """Refuse fewer prompts than one generation draws: an epoch would have no step, and the run no end or no beginning.
+
+    Args:
+        args: the trainer's, with `generation_batch_size` rows of all ranks.
+
+    Raises:
+        DataError: there are too few.
+    """
+    drawn = args.generation_batch_size // args.num_generations
+    if len(prompts) < drawn:
+        raise DataError(
+            f"data: {len(prompts)} training prompts, and one generation draws {drawn} different ones, so no step would "
+            "be taken: give more prompts, or lower trainer.per_device_train_batch_size or "
+            "trainer.gradient_accumulation_steps, or raise trainer.num_generations"
+        )
+
+
+def check_columns(needs: frozenset[str], prompts: Sequence[Prompt]) -> None:
+    """Refuse data that lack a column which the method names.
+
+    Raises:
+        DataError: the column, and what the first such prompt has.
+    """
+    for column in sorted(need.removeprefix(COLUMN_PREFIX) for need in needs if need.startswith(COLUMN_PREFIX)):
+        for prompt in prompts:
+            if column not in prompt.columns:
+                raise DataError(
+                    f"the method needs the column {column!r}, the prompt {brief(prompt)} has {sorted(prompt.columns)}: "
+                    "carry it along with data.columns or data.difficulty_column, or choose another method"
+                )
+
+
+def check_lengths(
+    prompts: Sequence[Prompt],
+    tokenizer: Any,
+    system: str | None,
+    *,
+    context: int | None,
+    limit: int,
+    field: str = "trainer.max_completion_length",
+    template: Mapping[str, Any] | None = None,
+) -> None:
+    """Refuse prompts that leave no room for a completion in the model's context.
+
+    Args:
+        context: tokens that the model has positions for; None knows no bound.
+        limit: tokens of a completion, at most; `field` names the setting.
+        template: arguments of the chat template.
+
+    Raises:
+        DataError: the longest such prompt, and how many there are.
+    """
+    if context is None:
+        return
+    lengths = [prompt_tokens(prompt, tokenizer, system, template) for prompt in prompts]
+    beyond = [n for n, length in enumerate(lengths) if length + limit > context]
+    if beyond:
+        longest = max(beyond, key=lengths.__getitem__)
+        raise DataError(
+            f"{len(beyond)} of {len(prompts)} prompts and {field}={limit} do not fit the model's context of {context} "
+            f"tokens; the longest, {brief(prompts[longest])}, has {lengths[longest]}: drop such prompts, or lower "
+            f"{field}"
+        )
+
+
+def prompt_tokens(prompt: Prompt, tokenizer: Any, system: str | None, template: Mapping[str, Any] | None) -> int:
+    """Tokens of a prompt as the policy reads it."""
+    text = render(prompt, tokenizer, system)
+    if isinstance(text, str):
+        return len(tokenizer(text)["input_ids"])
+    made = tokenizer.apply_chat_template(
+        text, add_generation_prompt=True, tokenize=True, return_dict=True, **(template or {})
+    )
+    return len(made["input_ids"])
+
+
+def brief(prompt: Prompt) -> str:
+    """A prompt for people: the beginning of its question, and its key."""
+    return f"{' '.join(prompt.messages[-1]['content'].split())[:60]!r} (id {prompt.id})"

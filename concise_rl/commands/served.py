@@ -1,0 +1,54 @@
+"""What `trl vllm-serve` must be told so that it samples from the very model that a run trains; launch/gpu8_server.sh.
+
+python -m concise_rl.commands.served run=gpu8_server model=qwen3_4b     prints one argument a line
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from omegaconf import DictConfig
+
+from concise_rl.commands import config as configuration
+from concise_rl.errors import UserError
+
+
+def server_arguments(config: DictConfig) -> list[str]:
+    """Arguments of the server: model, revision and remote code of what `model.path` names.
+
+    Below an adapter that is its base: the trainer sends merged weights before anything is sampled.
+
+    Raises:
+        UserError: no server could load it: a GGUF file that a package carries.
+    """
+    from concise_rl.model.adapters import base_spec, is_adapter
+    from concise_rl.model.loading import EMBEDDED, PACKAGE
+
+    spec = base_spec(config.model) if is_adapter(config.model.path) else config.model
+    if spec.path.startswith(PACKAGE):
+        raise UserError(
+            f"model.path={spec.path}: the server reads no GGUF file of a package; save it as a folder first"
+        )
+    arguments = ["--model", EMBEDDED.get(spec.path, spec.path)]
+    if spec.revision:
+        arguments += ["--revision", spec.revision]
+    if spec.trust_remote_code:
+        arguments += ["--trust_remote_code", "true"]
+    return arguments
+
+
+def main() -> None:
+    try:
+        sys.stdout.write("\n".join(server_arguments(configuration.compose(_overrides(sys.argv[1:])))) + "\n")
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+
+
+def _overrides(arguments: Sequence[str]) -> list[str]:
+    return [argument for argument in arguments if argument not in ("-m", "--multirun")]
+
+
+if __name__ == "__main__":
+    main()

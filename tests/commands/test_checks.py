@@ -1,0 +1,125 @@
+"""A run that cannot teach says so before a model is loaded, in one line."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from concise_rl.batch import COLUMN_PREFIX
+from concise_rl.commands import checks, config
+from concise_rl.commands.entry import leave_lost_worker
+from concise_rl.commands.run_folder import check_not_trained_on, question_key, without_test_problems
+from concise_rl.data import Prompt
+from concise_rl.engine.resuming import check_window
+from concise_rl.errors import DataError, UserError
+from concise_rl.model.loading import context_of, load_tokenizer
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.output_dir=/tmp/x", "trainer.output_dir='/tmp/x': the run folder is run.dir"),
+        ("trainer.resume_from_checkpoint=x", "a run goes on with resume=auto"),
+        ("trainer.model_init_kwargs={a: 1}", "the model is loaded by model"),
+        ("trainer.eval_strategy=steps", "a run evaluates before and after training"),
+        ("trainer.load_best_model_at_end=true", "needs evaluations in training"),
+        ("trainer.remove_unused_columns=true", "takes away the references"),
+        ("trainer.report_to=tensorbord", "trainer.report_to='tensorbord': choose none or of"),
+        ("trainer.report_to=mlflow", "needs a package: pip install mlflow"),
+        ("trainer.push_to_hub=true", "needs a token of the hub"),
+    ],
+)
+def test_fields_that_have_no_meaning_here_are_refused(override, message, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=message):
+        checks.check_trainer_fields(config.trainer_fields(config.compose([override])))
+    checks.check_trainer_fields(config.trainer_fields(config.compose([])))
+
+
+def test_a_verifier_is_chosen_where_the_data_are():
+    with pytest.raises(
+        UserError, match=r"verifier='number': verifier holds the fields .* choose one with data.verifier"
+    ):
+        config.verifier_of(config.compose(["verifier=number"]))
+
+
+def prompts(n: int, **columns: object) -> list[Prompt]:
+    return [Prompt.of(f"{k}+1=", str(k + 1), **columns) for k in range(n)]
+
+
+def test_fewer_prompts_than_a_generation_draws_are_refused():
+    args = SimpleNamespace(generation_batch_size=64, num_generations=8)
+    checks.check_generation(args, prompts(8))
+    with pytest.raises(DataError, match="7 training prompts, and one generation draws 8 different ones"):
+        checks.check_generation(args, prompts(7))
+
+
+def test_a_column_that_the_method_needs_is_missed_before_training():
+    checks.check_columns(frozenset({COLUMN_PREFIX + "difficulty", "entropies"}), prompts(2, difficulty=1))
+    rows = [*prompts(2, difficulty=1), Prompt.of("7+7=", "14")]
+    with pytest.raises(DataError, match=r"needs the column 'difficulty', the prompt '7\+7=' \(id [0-9a-f]+\) has \[\]"):
+        checks.check_columns(frozenset({COLUMN_PREFIX + "difficulty"}), rows)
+
+
+def test_prompts_that_do_not_fit_the_context_are_named():
+    spec = config.compose([]).model
+    tokenizer, context = load_tokenizer(spec), context_of(spec)
+    long = Prompt.of("+".join("1" * 5 for _ in range(100)) + "=", "1")
+    rows = [*prompts(3), long]
+    checks.check_lengths(rows[:3], tokenizer, None, context=context, limit=100)
+    with pytest.raises(DataError, match=rf"1 of 4 prompts and trainer.max_completion_length=.* \(id {long.id}\), has"):
+        checks.check_lengths(rows, tokenizer, None, context=context, limit=context - 20)
+    checks.check_lengths(rows, tokenizer, None, context=None, limit=10**9)
+
+
+def test_a_window_is_checked_on_the_arguments_alone():
+    args = SimpleNamespace(
+        steps_per_generation=4, num_iterations=1, gradient_accumulation_steps=2, save_strategy="steps", save_steps=3
+    )
+    with pytest.raises(UserError, match="save_steps=3 is no multiple of the 2 optimizer steps"):
+        check_window(args)
+
+
+def test_test_problems_are_not_trained_on_and_a_benchmark_of_trained_problems_is_refused(tmp_path):
+    told: list[str] = []
+    train = prompts(5)
+    assert without_test_problems(train, [], told.append) == train
+    other_spelling = Prompt.of("3+1=", "#### 4")  # another reference, the same question
+    assert without_test_problems(train, [other_spelling], told.append) == [*train[:3], train[4]]
+    assert told == ["1 of 5 training problems are test problems too, and are left out"]
+    with pytest.raises(DataError, match="every training problem is a test problem too"):
+        without_test_problems(train, train, told.append)
+
+    (tmp_path / "trained_on.json").write_text(json.dumps({"questions": [question_key(p) for p in train]}))
+    (tmp_path / "model").mkdir()
+    for path in (tmp_path, tmp_path / "model", tmp_path / "checkpoint-4"):
+        with pytest.raises(DataError, match=r"was trained on 1 of the 2 problems of sums, the first is '3\+1='"):
+            check_not_trained_on(str(path), "sums", [Prompt.of("new", "1"), other_spelling])
+    check_not_trained_on(str(tmp_path), "sums", [Prompt.of("new", "1")])
+    check_not_trained_on("some/hub-id", "sums", train)
+
+
+def test_a_data_loader_worker_that_is_gone_is_one_line(capsys):
+    with pytest.raises(SystemExit) as end:
+        leave_lost_worker(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."))
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith("error: a data loader worker died (DataLoader worker (pid 7) is killed")
+    leave_lost_worker(RuntimeError("another"))
+
+
+def test_the_recipe_for_math_trains_on_no_test_split():
+    data = config.compose(["data=math500"]).data
+    assert data.train_split == "train"
+    assert data.test_split == "test"
+
+
+@pytest.mark.parametrize("run", ["gpu1", "gpu8", "gpu8_server"])
+def test_gpu_recipes_take_steps_enough_for_a_history(run):
+    trainer = config.compose([f"run={run}", "model=qwen3_1.7b", "data=gsm8k"]).trainer
+    ranks = {"gpu1": 1, "gpu8": 8, "gpu8_server": 4}[run]
+    rows = trainer.per_device_train_batch_size * trainer.gradient_accumulation_steps * ranks
+    visits = trainer.max_steps * rows / trainer.num_generations / 7473
+    assert visits >= 3
