@@ -86,6 +86,7 @@ SHELVES: dict[str, dict[str, str]] = {
         "brpo": "BudgetedSummaries",
         "adaptthink": "ForcedStarts",
         "hbpo": "AnnouncedBudgets",
+        "jet": "ExitsAtShares",
     },
     "edit": {
         "l1_prompt": "L1Prompt",
