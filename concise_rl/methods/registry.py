@@ -43,6 +43,7 @@ SHELVES: dict[str, dict[str, str]] = {
         "effort": "Effort",
         "jet": "Jet",
         "exits": "Exits",
+        "hbpo": "Hbpo",
     },
     "advantage": {
         "group_relative": "GroupRelative",
@@ -62,6 +63,7 @@ SHELVES: dict[str, dict[str, str]] = {
         "vector_cost": "VectorCost",
         "brpo": "Brpo",
         "adaptthink": "AdaptThink",
+        "hbpo": "HbpoCredit",
     },
     "filter": {
         "untruncated": "Untruncated",
@@ -83,6 +85,8 @@ SHELVES: dict[str, dict[str, str]] = {
         "exits": "EarlyExits",
         "brpo": "BudgetedSummaries",
         "adaptthink": "ForcedStarts",
+        "hbpo": "AnnouncedBudgets",
+        "jet": "ExitsAtShares",
     },
     "edit": {
         "l1_prompt": "L1Prompt",

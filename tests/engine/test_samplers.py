@@ -73,3 +73,28 @@ def test_the_first_token_of_adaptthink_is_trained_against_its_draw(make_trainer,
     assert output["tool_mask"][:, 0].tolist() == [1] * 16
     end = trainer.vocabulary.think_end_id
     assert (output["completion_ids"][:, 0] == end).tolist() == [True, False, False, False] * 4
+
+
+@pytest.mark.parametrize("sampler", ["exits", "jet", "brpo"])
+def test_a_prefix_of_several_rows_is_trained_once(make_trainer, monkeypatch, sampler):
+    fields = ("sampler.brpo.A=1",) if sampler == "brpo" else ()
+    trainer, seen = make_trainer("method=grpo", f"method.sampler={sampler}", "trainer.max_steps=1", *fields)
+    written = []
+    write = trainer._write
+
+    def keep(output, *rest):
+        write(output, *rest)
+        written.append((output["completion_ids"], output["completion_mask"] * output["tool_mask"]))
+
+    monkeypatch.setattr(trainer, "_write", keep)
+    trainer.train()
+    ((ids, mask),) = written
+    thoughts = seen.records[0].batch.think_lengths.tolist()
+    whole = 2 if sampler == "jet" else 1
+    for first in range(0, 16, 4 // whole):
+        rows = range(first, first + 4 // whole)
+        longest = max(rows, key=lambda row: thoughts[row])
+        for place in range(thoughts[longest]):
+            holders = [row for row in rows if thoughts[row] > place]
+            assert len({tuple(ids[row, : place + 1].tolist()) for row in holders}) == 1
+            assert int(mask[holders, place].sum()) == 1

@@ -172,6 +172,34 @@ def once(draft: Draft, start: int) -> tuple[bool, ...]:
     return tuple(own and n >= start for n, own in enumerate(draft.sampled))
 
 
+def with_exits(
+    chains: Sequence[Draft],
+    cuts: Sequence[Sequence[int]],
+    closing: Sequence[int],
+    generate: Generate,
+    rng: random.Random,
+    answer_tokens: int | None = None,
+) -> list[list[LocalRollout]]:
+    """Of each whole completion its early exits, where its cuts say (they rise), and then itself.
+
+    An exit is the completion up to there, `closing`, and a new answer of at most `answer_tokens`. A token that several
+    rows begin with is trained once: in the row of the first exit behind it, else in the whole completion.
+    """
+    begun = []
+    for chain, own in zip(chains, cuts, strict=True):
+        for cut in own:
+            limit = chain.limit if answer_tokens is None else min(chain.limit, cut + answer_tokens)
+            begun.append(replace(chain.cut(cut).forced(closing), limit=limit))
+    answered = iter(go_on(begun, [draft.left for draft in begun], generate, rng))
+    groups = []
+    for chain, own in zip(chains, cuts, strict=True):
+        *starts, last = [0, *own]
+        rows = [(draft, start) for start, draft in zip(starts, answered, strict=False)]
+        exits = [draft.row(Finish.forced, trained=once(draft, start)) for draft, start in rows]
+        groups.append([*exits, chain.row(trained=once(chain, last))])
+    return groups
+
+
 def closing_tokens(generate: Generate, words: str, answer_start: str) -> tuple[int, ...]:
     """`words`, the model's own think-end token, and the beginning of the answer."""
     end = generate.vocabulary.think_end_id

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from concise_rl.errors import UserError
 from concise_rl.methods.contracts import Sampler
-from concise_rl.methods.samplers.drafts import Draft, check_tag, closing_tokens, drafts_of, go_on, once
-from concise_rl.rollouts import Finish, Generate, LocalRollout, PolicyPrompt, TokenVocabulary
+from concise_rl.methods.samplers.drafts import check_tag, closing_tokens, drafts_of, go_on, with_exits
+from concise_rl.rollouts import Generate, LocalRollout, PolicyPrompt, TokenVocabulary
 
 
 @dataclass
@@ -52,20 +52,8 @@ class EarlyExits(Sampler):
         whole = go_on(whole, [draft.limit for draft in whole], generate, rng)
         cuts = [self._cuts(chain.thought(generate.vocabulary), group_size - 1, rng) for chain in whole]
         closing = closing_tokens(generate, self.words, self.answer_start)
-        exits = [chain.cut(at).forced(closing) for chain, own in zip(whole, cuts, strict=True) for at in own]
-        answered = go_on(exits, [draft.left for draft in exits], generate, rng)
-        m = group_size - 1
-        return [
-            row
-            for p, (chain, own) in enumerate(zip(whole, cuts, strict=True))
-            for row in self._group(chain, own, answered[p * m :][:m])
-        ]
+        return [row for group in with_exits(whole, cuts, closing, generate, rng) for row in group]
 
     def _cuts(self, thought: int, m: int, rng: random.Random) -> list[int]:
         """An empty thought can only be left where it is."""
         return sorted(rng.randint(1, thought) if thought else 0 for _ in range(m))
-
-    def _group(self, chain: Draft, cuts: Sequence[int], answered: Sequence[Draft]) -> list[LocalRollout]:
-        *starts, last = [0, *cuts]
-        rows = [d.row(Finish.forced, trained=once(d, start)) for d, start in zip(answered, starts, strict=True)]
-        return [*rows, chain.row(trained=once(chain, last))]
