@@ -68,7 +68,7 @@ class ConciseConfig(LeanConfig):
 
     refused: ClassVar[dict[str, str]] = LeanConfig.refused | {
         "mask_truncated_completions": (
-            "it hides rows from the loss alone; set truncated=mask, which leaves them out of baseline and history too"
+            "it hides rows from the loss alone: set truncated=mask, which leaves them out of baseline and history too"
         ),
         "scale_rewards": "the advantage decides what credit is divided by; set advantage.group_relative.scale",
         "multi_objective_aggregation": "there is one reward, so it has no effect; leave it out",

@@ -247,7 +247,7 @@ def test_dropped_groups_have_no_token_in_the_loss(make_trainer):
 
 
 def test_one_way_to_mask_and_only_known_choices():
-    with pytest.raises(UserError, match=r"mask_truncated_completions=true .* set truncated=mask"):
+    with pytest.raises(UserError, match=r"mask_truncated_completions=true: .* set truncated=mask"):
         ConciseConfig(**trainer_fields(compose([*SMALL, "trainer.mask_truncated_completions=true"])))
     with pytest.raises(UserError, match="truncated='cut': choose one of wrong, as_is, mask"):
         teaching_of(compose(["truncated=cut"]))
