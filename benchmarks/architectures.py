@@ -105,7 +105,7 @@ OWN: dict[str, dict[str, Any]] = {
     "qwen3_5_text": HYBRID,
     "qwen3_5_moe_text": HYBRID,
     "qwen4_exp_text": {"num_hidden_layers": 4},
-    "kimi_linear": {"num_hidden_layers": 4},
+    "kimi_linear": {"layer_types": ["linear_attention", "full_attention"]},
     "zamba": {"layers_block_type": ["mamba", "hybrid"], "n_mamba_heads": 2, "mamba_dt_rank": 4},
     "zamba2": {"layers_block_type": ["mamba", "hybrid"], "n_mamba_heads": 8, "mamba_headdim": 8, "chunk_size": 8},
     "reformer": {"axial_pos_embds": False},

@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
@@ -33,8 +34,19 @@ PROBLEMS = 1024
 WITHIN = 0.03
 """A forced cell holds its law when accuracy lies this near."""
 
-Forced = tuple[str, float, float, float, float]
-"""What was forced; accuracy by the law and as forced; tokens by the law and as forced."""
+
+@dataclass(frozen=True)
+class Forced:
+    """A forced cell: accuracy and tokens by the law and as forced, and the standard error of their difference."""
+
+    name: str
+    law: tuple[float, float]
+    forced: tuple[float, float]
+    error: float
+
+    @property
+    def distance(self) -> float:
+        return abs(self.law[0] - self.forced[0])
 
 
 def start(folder: Path) -> list[str]:
@@ -68,13 +80,21 @@ def corners(frontier: Frontier) -> list[str]:
 
 def forced_table(found: Sequence[Forced]) -> list[str]:
     """Law against forced behaviour, cell by cell."""
-    near = sum(abs(law - forced) <= WITHIN for _, law, forced, _, _ in found)
+    near = sum(cell.distance <= WITHIN for cell in found)
+    explained = sum(cell.distance <= max(WITHIN, 1.96 * cell.error) for cell in found)
     lines = [
-        "| forced | accuracy by the law, % | forced, % | tokens by the law | forced |",
-        "|---|--:|--:|--:|--:|",
-        *(f"| {name} | {100 * a:.1f} | {100 * b:.1f} | {s:.1f} | {t:.1f} |" for name, a, b, s, t in found),
+        "| forced | accuracy by the law, % | forced, % | ± of the difference | tokens by the law | forced |",
+        "|---|--:|--:|--:|--:|--:|",
+        *(
+            f"| {c.name} | {100 * c.law[0]:.1f} | {100 * c.forced[0]:.1f} | {196 * c.error:.1f} | {c.law[1]:.1f} "
+            f"| {c.forced[1]:.1f} |"
+            for c in found
+        ),
     ]
-    return [*lines, "", f"{near} of {len(found)} cells lie within {100 * WITHIN:.0f} points of the law."]
+    verdict = (
+        f"{near} of {len(found)} cells lie within {100 * WITHIN:.0f} points of the law, {explained} within those or"
+    )
+    return [*lines, "", f"{verdict} the 95 % sampling error (±)."]
 
 
 def by_level(prompts: Sequence[Prompt]) -> dict[int, list[Prompt]]:
@@ -101,7 +121,10 @@ def merging_cells(forcer: Forcer, law: MergingLaw, prompts: Sequence[Prompt]) ->
         for composition in dict.fromkeys(asked):
             point = law.point(composition)
             accuracy, tokens = reached(own, force_composition(forcer, questions, composition))
-            yield f"n={n}: {'+'.join(map(str, composition))}", point.accuracy, accuracy, point.tokens, tokens
+            own_law = law.levels[n].accuracy_PC[:, law.levels[n].compositions.index(composition)]
+            error = (accuracy * (1 - accuracy) / len(own) + own_law.var() / len(own_law)) ** 0.5
+            name = f"n={n}: {'+'.join(map(str, composition))}"
+            yield Forced(name, (point.accuracy, point.tokens), (accuracy, tokens), error)
 
 
 def checking_cells(forcer: Forcer, prompts: Sequence[Prompt]) -> Iterator[Forced]:
@@ -111,7 +134,8 @@ def checking_cells(forcer: Forcer, prompts: Sequence[Prompt]) -> Iterator[Forced
         for k in range(n):
             law = fmean(rank(q) <= k for q in questions), fmean(tokens(completion(q, k)) for q in questions)
             forced = reached(own, force_checks(forcer, questions, k))
-            yield f"N={n}: {k} checks", law[0], forced[0], law[1], forced[1]
+            error = (forced[0] * (1 - forced[0]) / len(own)) ** 0.5  # of single samples; the law is exact here
+            yield Forced(f"N={n}: {k} checks", law, forced, error)
 
 
 def page(bed: str, folder: Path) -> list[str]:

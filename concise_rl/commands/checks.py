@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from concise_rl.batch import COLUMN_PREFIX
+from concise_rl.batch import COLUMN_PREFIX, PART_PREFIX
 from concise_rl.data import Prompt, render
 from concise_rl.errors import DataError, UserError
 
@@ -101,6 +101,29 @@ def check_columns(needs: frozenset[str], prompts: Sequence[Prompt]) -> None:
                     f"the method needs the column {column!r}, the prompt {brief(prompt)} has {sorted(prompt.columns)}: "
                     "carry it along with data.columns or data.difficulty_column, or choose another method"
                 )
+
+
+def check_parts(needs: frozenset[str], verifier: Any, prompts: Sequence[Prompt]) -> None:
+    """Refuse a method that needs a row value which neither the verifier nor the text gives.
+
+    Raises:
+        UserError: the part, and what there is.
+    """
+    from concise_rl.engine.collect import PARTS
+    from concise_rl.methods.repetition import REPETITION
+    from concise_rl.verifiers import verify_many
+
+    wanted = {need.removeprefix(PART_PREFIX) for need in needs if need.startswith(PART_PREFIX)}
+    wanted -= {*PARTS, REPETITION}
+    if not wanted:
+        return
+    reference = prompts[0].reference
+    (verdict,) = verify_many(verifier, [(getattr(verifier, "wrap_reference", str)(reference), reference)])
+    for name in sorted(wanted - verdict.parts.keys()):
+        raise UserError(
+            f"the method needs the row value parts[{name!r}], {type(verifier).__name__} gives "
+            f"{sorted(verdict.parts) or 'none'}: choose a verifier whose verdicts have it, or another method"
+        )
 
 
 def check_lengths(

@@ -113,6 +113,9 @@ def _lies_in(found: Path, folder: Path) -> bool:
 def begin_steps(folder: Path, start: Path | None, train: Sequence[Any], tell: Callable[[str], None]) -> None:
     """The last thing before the first step: leave what is later than the start, and write down what is trained on.
 
+    Args:
+        start: the checkpoint that was named; None where none was.
+
     Raises:
         UserError: the folder cannot be written.
     """

@@ -178,7 +178,9 @@ def train_and_evaluate(
             before = evaluation("before", model, stored=start.folder is not None)
     held = [model]
     del model
-    first_decides(lambda: folders.begin_steps(folder, start.folder, train, session.progress.message))
+    # What `auto` skipped is damaged, and stays to be looked at.
+    named = None if config.resume == "auto" else start.folder
+    first_decides(lambda: folders.begin_steps(folder, named, train, session.progress.message))
     with session.training(configuration.resolved(config), step=start.step):
         trainer, preempted = train_guarded(
             args, configuration.guard_of(config), load, build, held, session, start, signals
@@ -219,6 +221,7 @@ def checked_prompts(
         train = folders.without_test_problems(train, source.load(config.evaluation.split), tell)
     check_prompts(str(start.folder), start.saved, fingerprint(prompt.id for prompt in train))
     checks.check_generation(args, train)
+    checks.check_parts(method.needs, verifier, train)
     checks.check_columns(method.needs, [edit_prompt(method, prompt, config.seed) for prompt in train])
     context, template = context_of(config.model), args.chat_template_kwargs
     for prompts, limit, field in (

@@ -12,7 +12,14 @@ from torch import Tensor
 
 from concise_rl.batch import COLUMN_PREFIX, PART_PREFIX, PHASE_FIELDS, RolloutBatch
 from concise_rl.methods.repetition import repetition_fraction
-from concise_rl.methods.texts import count_reflections, difficulty_label, necessary_share, thought_of
+from concise_rl.methods.texts import (
+    THINK_END,
+    count_reflections,
+    difficulty_label,
+    has_format,
+    necessary_share,
+    thought_of,
+)
 from concise_rl.ranks import every_rank
 from concise_rl.rollouts import LocalRollout, TokenVocabulary, think_length
 from concise_rl.verifiers import Verdict
@@ -69,7 +76,7 @@ def collect(
         scorable=[verdict.scorable for verdict in verdicts],
         task_reward=[verdict.reward for verdict in verdicts],
         think_lengths=[think_length(row.token_ids, vocabulary.think_end_id, row.sampled) for row in rows],
-        parts=parts_of(rows, verdicts, needs, repetition_ngram),
+        parts=parts_of(rows, verdicts, needs, repetition_ngram, vocabulary.think_end),
         costs=_by_name([row.costs for row in rows]),
         columns=_columns(heads, needs),
         **_signals(rows, vocabulary, needs),
@@ -83,7 +90,11 @@ def collect(
 
 
 def parts_of(
-    rows: Sequence[LocalRollout], verdicts: Sequence[Verdict], needs: Collection[str], repetition_ngram: int = 0
+    rows: Sequence[LocalRollout],
+    verdicts: Sequence[Verdict],
+    needs: Collection[str],
+    repetition_ngram: int = 0,
+    think_end: str = THINK_END,
 ) -> dict[str, list[float]]:
     """The row values of the verdicts, of the samplers, and those that a component needs and the text tells.
 
@@ -95,7 +106,7 @@ def parts_of(
         parts["repetition"] = [repetition_fraction(row.token_ids, repetition_ngram) for row in rows]
     for name in sorted(need.removeprefix(PART_PREFIX) for need in needs if need.startswith(PART_PREFIX)):
         if name not in parts and name in PARTS:
-            parts[name] = [PARTS[name](row) for row in rows]
+            parts[name] = [PARTS[name](row, think_end) for row in rows]
         if name not in parts:
             raise ValueError(
                 f"the method needs the row value parts[{name!r}], which this verifier does not give (it gives "
@@ -104,15 +115,19 @@ def parts_of(
     return parts
 
 
-PARTS: dict[str, Callable[[LocalRollout], float]] = {
-    "repeated": lambda row: float(repetition_fraction(row.token_ids, 40) > 0),
-    "reflections": lambda row: float(count_reflections(row.completion)),
-    "label": lambda row: difficulty_label(row.completion),
-    "nrp": lambda row: necessary_share(row.completion, row.reference),
-    "think_characters": lambda row: float(len(thought_of(row.completion))),
-    "turns": lambda row: float(row.costs.get("turns", 1.0)),
+PARTS: dict[str, Callable[[LocalRollout, str], float]] = {
+    "format": lambda row, end: float(has_format(row.completion, end)),
+    "repeated": lambda row, _: float(repetition_fraction(row.token_ids, 40) > 0),
+    "reflections": lambda row, _: float(count_reflections(row.completion)),
+    "label": lambda row, end: difficulty_label(row.completion, end),
+    "nrp": lambda row, _: necessary_share(row.completion, row.reference),
+    "think_characters": lambda row, end: float(len(thought_of(row.completion, end))),
+    "turns": lambda row, _: float(row.costs.get("turns", 1.0)),
 }
-"""Row values that a completion tells by itself, by the name under which a component needs them."""
+"""Row values that a completion tells by itself, given the tag that ends its thought, by the name that components use.
+
+A verifier that gives a part of the same name comes first.
+"""
 
 
 def _by_name(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:

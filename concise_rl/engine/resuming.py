@@ -83,7 +83,7 @@ class ResumableTrainer(LeanTrainer):
             "rows_per_step": args.per_device_train_batch_size * args.gradient_accumulation_steps * ranks,
             "num_generations": self.num_generations,
             "num_iterations": self.num_iterations,
-            "prompts": fingerprint(self.train_dataset["prompt_id"]),
+            "prompts": fingerprint(self.train_dataset["prompt_key"]),
             "learning_rate": args.learning_rate,
             "rollbacks": self.rollbacks or 0,
             "ended": self.ended,
@@ -185,9 +185,9 @@ def check_window(args: Any) -> None:
         )
 
 
-def fingerprint(prompt_ids: Iterable[str]) -> str:
+def fingerprint(prompt_keys: Iterable[str]) -> str:
     """The training prompts, in their order, as a short text: the same problems have the same one."""
-    ids = list(prompt_ids)
+    ids = list(prompt_keys)
     return f"{len(ids)} prompts ({hashlib.sha256(' '.join(ids).encode()).hexdigest()[:16]})"
 
 

@@ -103,7 +103,8 @@ class Judge:
         if not self._waiting:
             return
         pairs = [(outcome.completion.text, job.reference) for job, outcome in self._waiting]
-        verdicts = verify_many(self.verifier, pairs, deadline_seconds=self.deadline_seconds)
+        tag = self.settings.get("think_end", "</think>")
+        verdicts = verify_many(self.verifier, pairs, deadline_seconds=self.deadline_seconds, think_end=tag)
         rows = [
             self._row(job, outcome, verdict) for (job, outcome), verdict in zip(self._waiting, verdicts, strict=True)
         ]

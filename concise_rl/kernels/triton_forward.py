@@ -72,6 +72,17 @@ def load_operand(matrix, row_stride, row_start, k, rows, depth, ROWS: tl.constex
 
 
 @triton.jit
+def place_of_program(rows, stretches, GROUP: tl.constexpr, ROWS: tl.constexpr):
+    """The first row and the stretch of the vocabulary of this program; GROUP blocks of rows share a stretch in turn."""
+    program = tl.program_id(0)
+    row_blocks = tl.cdiv(rows, ROWS)
+    first_block = program // (GROUP * stretches) * GROUP
+    group_size = tl.minimum(row_blocks - first_block, GROUP)
+    within = program - first_block * stretches
+    return (first_block + within % group_size) * ROWS, within // group_size
+
+
+@triton.jit
 def forward_kernel(
     hidden_NH,
     weight_VH,
@@ -94,14 +105,7 @@ def forward_kernel(
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
-    program = tl.program_id(0)
-    row_blocks = tl.cdiv(rows, ROWS)
-    first_block = program // (GROUP * stretches) * GROUP
-    group_size = tl.minimum(row_blocks - first_block, GROUP)
-    within = program - first_block * stretches
-    row_start = (first_block + within % group_size) * ROWS
-    stretch = within // group_size
-
+    row_start, stretch = place_of_program(rows, stretches, GROUP, ROWS)
     row_n = row_start + tl.arange(0, ROWS)
     pre_n = load_rows(pre_N, row_n, rows)
     post_n = load_rows(post_N, row_n, rows)

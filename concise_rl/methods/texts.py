@@ -73,3 +73,9 @@ def necessary_share(text: str, reference: str) -> float:
         return 0.0
     turn = _REFLECTION.search(thought, right.end())
     return (turn.start() if turn else len(thought)) / len(thought)
+
+
+def has_format(text: str, think_end: str = THINK_END) -> bool:
+    """Whether a completion closes its thought exactly once and says something after it."""
+    _, found, answer = text.partition(think_end)
+    return bool(found) and think_end not in answer and bool(answer.strip())

@@ -1,8 +1,9 @@
 """What is measured of a reasoner: on bed M how often it gets all totals of a composition right; on S, a check.
 
 Every choice is forced: the model is shown a true completion, and the chance that it writes each total is read from its
-log-probs, at temperature 1. No sampling noise is left, only that of the problems, which are those of the split `law`:
-nothing is trained on them and no method is tested on them.
+log-probs, at temperature 1. An answer can be right though a total before it was not: how often it recovers is sampled,
+by level and number of totals. The problems are those of the split `law`: nothing is trained on them and no method is
+tested on them.
 
 Axes: P problems of a level, C compositions of its n operations.
 """
@@ -10,6 +11,7 @@ Axes: P problems of a level, C compositions of its n operations.
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,9 +25,10 @@ from torch import Tensor
 from concise_rl.data.base import Prompt
 from concise_rl.errors import DataError
 from concise_rl.testbeds import which_sum
+from concise_rl.testbeds.forcing import Forcer, force_composition
 from concise_rl.testbeds.frontier import Frontier, Point
-from concise_rl.testbeds.running_total import Composition, completion, compositions, totals
-from concise_rl.testbeds.teacher import THINK_OPEN
+from concise_rl.testbeds.running_total import Composition, completion, compositions, parse, totals
+from concise_rl.testbeds.teacher import THINK_CLOSE, THINK_OPEN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -35,6 +38,8 @@ Cell = tuple[int, int]
 
 RESAMPLES = 400
 _ROWS = 128
+_SAMPLED = 64
+"""Problems of a level on which recovery is sampled."""
 
 
 def cells_of(composition: Composition) -> list[Cell]:
@@ -49,19 +54,27 @@ class Level:
 
     Attributes:
         n: operations.
-        accuracy_PC: chance that all totals are right, by composition as `compositions` orders them.
+        right_PC: chance that all totals are right, by composition as `compositions` orders them.
         digits_PN: digits of the true totals after 1, ..., n operations.
         errors: mean error of a total by its cell, over the compositions that pass it: what the chances come down to.
+        recovery: by number of totals, the share of right answers where not all totals are right.
     """
 
     n: int
-    accuracy_PC: np.ndarray
+    right_PC: np.ndarray
     digits_PN: np.ndarray
     errors: dict[Cell, float]
+    recovery: dict[int, float]
 
     @cached_property
     def compositions(self) -> list[Composition]:
         return list(compositions(self.n))
+
+    @cached_property
+    def accuracy_PC(self) -> np.ndarray:
+        """Chance of a right answer: right + (1 - right) * recovery."""
+        recovery_C = np.array([self.recovery.get(len(composition), 0.0) for composition in self.compositions])
+        return self.right_PC + (1 - self.right_PC) * recovery_C
 
     @cached_property
     def tokens_PC(self) -> np.ndarray:
@@ -112,8 +125,9 @@ class MergingLaw:
         stored = {
             str(n): {
                 "errors": {f"{start}+{merged}": round(error, 4) for (start, merged), error in level.errors.items()},
+                "recovery": {str(written): round(share, 4) for written, share in level.recovery.items()},
                 "digits": level.digits_PN.tolist(),
-                "accuracy": np.round(level.accuracy_PC, 3).tolist(),
+                "right": np.round(level.right_PC, 3).tolist(),
             }
             for n, level in self.levels.items()
         }
@@ -140,7 +154,8 @@ def _level(n: int, stored: Mapping[str, Any]) -> Level:
     errors = {
         (int(k), int(m)): e for (k, _, m), e in ((cell.partition("+"), e) for cell, e in stored["errors"].items())
     }
-    return Level(n, np.array(stored["accuracy"]), np.array(stored["digits"]), errors)
+    recovery = {int(written): share for written, share in stored["recovery"].items()}
+    return Level(n, np.array(stored["right"]), np.array(stored["digits"]), errors, recovery)
 
 
 def measure_law(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Prompt]) -> MergingLaw:
@@ -157,14 +172,36 @@ def _measure_level(
     chosen = list(compositions(n))
     forced = [(question, completion(question, composition)) for question in questions for composition in chosen]
     chances = number_chances(model, tokenizer, forced)
-    accuracy_PC = np.array([np.prod(own) for own in chances]).reshape(len(questions), -1)
+    right_PC = np.array([np.prod(own) for own in chances]).reshape(len(questions), -1)
     by_cell: dict[Cell, list[float]] = {}
     for row, own in enumerate(chances):
         for cell, chance in zip(cells_of(chosen[row % len(chosen)]), own, strict=True):
             by_cell.setdefault(cell, []).append(1 - chance)
     errors = {cell: float(np.mean(by_cell[cell])) for cell in sorted(by_cell)}
     digits_PN = np.array([[len(str(total)) for total in totals(question)[1:]] for question in questions])
-    return Level(n, accuracy_PC, digits_PN, errors)
+    return Level(n, right_PC, digits_PN, errors, measure_recovery(Forcer(model, tokenizer), n, questions[:_SAMPLED]))
+
+
+def measure_recovery(forcer: Forcer, n: int, questions: Sequence[str]) -> dict[int, float]:
+    """Share of right answers among the completions in which not all totals are right, by number of totals.
+
+    Sampled, on two compositions of each number of totals, drawn at random. One total recovers from nothing.
+    """
+    rng = random.Random(0)
+    found = {1: 0.0}
+    for written in range(2, n + 1):
+        of_length = [composition for composition in compositions(n) if len(composition) == written]
+        chosen = rng.sample(of_length, min(2, len(of_length)))
+        texts = [
+            (q, text)
+            for c in chosen
+            for q, text in zip(questions, force_composition(forcer, questions, c), strict=True)
+        ]
+        stated = [(q, text, parse(q, text)) for q, text in texts]
+        fallen = [(q, text) for q, text, own in stated if own is None or not all(total.right for total in own)]
+        recovered = [text.endswith(f"{THINK_CLOSE}{totals(q)[-1]}") for q, text in fallen]
+        found[written] = sum(recovered) / max(1, len(recovered))
+    return found
 
 
 def measure_checks(

@@ -8,6 +8,7 @@ from concise_rl.methods.texts import (
     REFLECTION_WORDS,
     count_reflections,
     difficulty_label,
+    has_format,
     necessary_share,
     thought_of,
 )
@@ -77,3 +78,10 @@ def test_another_end_of_thought():
 )
 def test_the_share_up_to_the_first_right_chunk(text, reference, share):
     assert necessary_share(text, reference) == pytest.approx(share)
+
+
+def test_a_format_is_one_closed_thought_and_an_answer():
+    assert has_format("<think>2+3=5</think>5")
+    assert has_format("so[/THINK]5", "[/THINK]")
+    for text in ("5", "<think>2+3=5</think>", "a</think>b</think>c", "a</think>  "):
+        assert not has_format(text), text

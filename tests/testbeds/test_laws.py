@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,10 +22,11 @@ from concise_rl.testbeds.laws import (
     load_checkpoint,
     measure_checks,
     measure_law,
+    measure_recovery,
     number_chances,
     text_chances,
 )
-from concise_rl.testbeds.running_total import completion
+from concise_rl.testbeds.running_total import completion, totals
 from concise_rl.testbeds.which_sum import RANK_LAW
 from concise_rl.verifiers import Exact
 
@@ -40,7 +42,7 @@ def by_hand() -> MergingLaw:
     """Two problems of two operations: compositions (1, 1) and (2,)."""
     accuracy = np.array([[0.72, 0.5], [0.6, 0.7]])
     errors = {(0, 1): 0.05, (0, 2): 0.4, (1, 1): 0.3}
-    return MergingLaw({2: Level(2, accuracy, np.array([[1, 2], [2, 1]]), errors)})
+    return MergingLaw({2: Level(2, accuracy, np.array([[1, 2], [2, 1]]), errors, {1: 0.0, 2: 0.0})})
 
 
 def test_cells_by_hand():
@@ -56,6 +58,27 @@ def test_points_by_hand():
     assert by_hand().point((2,)) == points[(2,)]
 
 
+def test_an_answer_may_recover_from_a_wrong_total():
+    level = by_hand().levels[2]
+    level = replace(level, recovery={1: 0.0, 2: 0.25})
+    assert level.accuracy_PC == pytest.approx(np.array([[0.72 + 0.28 * 0.25, 0.5], [0.6 + 0.4 * 0.25, 0.7]]))
+
+
+@pytest.mark.parametrize(("answers_right", "share"), [(True, 1.0), (False, 0.0)])
+def test_recovery_is_the_share_of_right_answers_after_a_wrong_total(answers_right, share):
+    class Scripted:
+        """Every total is 99, and the answer is right or is not."""
+
+        def write(self, texts, ends):
+            return [
+                str(totals(text.partition("<")[0])[-1] + (not answers_right)) if text.endswith("</think>") else "99b"
+                for text in texts
+            ]
+
+    questions = [p.messages[0]["content"] for p in RunningTotal().load("law") if p.columns["difficulty"] == 4][:3]
+    assert measure_recovery(Scripted(), 4, questions) == {1: 0.0, 2: share, 3: share, 4: share}
+
+
 def test_the_frontier_takes_the_best_composition_and_its_interval_holds_it():
     law = by_hand()
     assert [p.policy for p in law.frontier().mixtures] == [((2,),), ((1, 1),)]
@@ -67,7 +90,7 @@ def test_a_law_outlives_the_disk(tmp_path):
     by_hand().save(tmp_path / "law.json")
     again = MergingLaw.load(tmp_path / "law.json")
     assert again.frontier() == by_hand().frontier()
-    (tmp_path / "law.json").write_text('{"2": {"accuracy": []}}')
+    (tmp_path / "law.json").write_text('{"2": {"right": []}}')
     for path in ("law.json", "none.json"):
         with pytest.raises(DataError, match="holds no law"):
             MergingLaw.load(tmp_path / path)
@@ -103,7 +126,7 @@ def test_the_shipped_law_is_the_shipped_reasoners(shipped):
     for n in (2, 4):
         some = [p for p in RunningTotal().load("law") if p.columns["difficulty"] == n][:12]
         found, stored = measure_law(*shipped, some).levels[n], merging_law().levels[n]
-        assert np.allclose(found.accuracy_PC, stored.accuracy_PC[:12], atol=2e-3)
+        assert np.allclose(found.right_PC, stored.right_PC[:12], atol=2e-3)
         assert (found.digits_PN == stored.digits_PN[:12]).all()
         assert found.errors.keys() == stored.errors.keys()
 
@@ -118,7 +141,7 @@ def test_errors_are_means_over_the_compositions_that_pass_a_cell(shipped):
         number_chances(model, tokenizer, [(question, completion(question, c))])[0][at]
         for c, at in (((1, 1, 2), 2), ((2, 2), 1))
     ]
-    assert found.accuracy_PC[0, found.compositions.index((1, 1, 2))] == pytest.approx(np.prod(alone), abs=1e-5)
+    assert found.right_PC[0, found.compositions.index((1, 1, 2))] == pytest.approx(np.prod(alone), abs=1e-5)
     assert found.errors[(2, 2)] == pytest.approx(1 - sum(both) / 2, abs=1e-5)
 
 
@@ -141,7 +164,7 @@ def test_the_shipped_law_holds_what_the_bed_promises():
     corners = law.frontier().mixtures
     slopes = [(b.accuracy - a.accuracy) / (b.tokens - a.tokens) for a, b in itertools.pairwise(corners)]
     assert slopes == sorted(slopes, reverse=True)
-    assert all(len(level.accuracy_PC) == 256 for level in law.levels.values())
+    assert all(len(level.right_PC) == 256 for level in law.levels.values())
 
 
 def test_the_checks_of_the_shipped_reasoner_of_bed_s_are_right_as_its_law_says():
