@@ -1,9 +1,9 @@
 """`ConciseTrainer`: TRL's GRPO with prompts, rows, reward and credit taken over by a method.
 
-The last of four classes, each a file, that are the only ones to know TRL: `LeanTrainer` samples and computes the loss,
-`ResumableTrainer` saves and resumes, `RowsTrainer` says how the rows of a generation come about, and this one builds
-the `RolloutBatch`, applies the method, and writes the credit of this rank's rows. TRL does the rest (optimizer,
-sharding, logging). `minimal.py` is the same algorithm on one screen.
+The last of five classes, each a file, that are the only ones to know TRL: `ForwardTrainer` samples and scores,
+`LeanTrainer` computes the loss, `ResumableTrainer` saves and resumes, `RowsTrainer` says how the rows of a generation
+come about, and this one builds the `RolloutBatch`, applies the method, and writes the credit of this rank's rows. TRL
+does the rest (optimizer, sharding, logging). `minimal.py` is the same algorithm on one screen.
 """
 
 from __future__ import annotations

@@ -97,3 +97,9 @@ def test_the_deviation_of_a_population_and_none_added_to_it() -> None:
     assert step[0].item() == pytest.approx(0.25 / float(reward.std(correction=0)))
     level = GroupRelative(scale="batch", epsilon=0.0).apply(batch, torch.ones_like(reward)).value
     assert not level.any()
+
+
+@pytest.mark.parametrize("advantage", [GroupRelative(), GroupRelative(scale="none"), LeaveOneOut()])
+def test_equal_rewards_get_exactly_nothing(advantage) -> None:
+    batch = RolloutBatch.of(prompt_keys=["a"], group_size=6, lengths=[1] * 6, correct=[1] * 6, task_reward=[0.8] * 6)
+    assert advantage.apply(batch, batch.task_reward).value.tolist() == [0.0] * 6
