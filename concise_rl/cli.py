@@ -111,7 +111,8 @@ def replay(arguments: Sequence[str]) -> None:
         method = config.method_of(config.compose([f"method={name}", *overrides]))
         if names or can_serve(method.needs, steps[0].batch):
             methods[name] = method
-    result = replay_batches([(step.batch, None) for step in steps], methods)
+    # Each method leaves out rows by its own filters, not by those of the run.
+    result = replay_batches([(step.batch.replace(counts=step.batch.scorable), None) for step in steps], methods)
     show_replay(result)
     if options.csv:
         write_rows(result, options.csv)

@@ -6,7 +6,7 @@ hidden states, prompts once for all of their completions. What a run asks of a m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -87,18 +87,33 @@ class ForwardTrainer(GRPOTrainer):
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, *args, **kwargs):
         if not self._samples_itself(images, multimodal_fields):
             return super()._generate_single_turn(prompt_ids, images, multimodal_fields, *args, **kwargs)
+        limits = [self.max_completion_length] * len(prompt_ids)
+        if "has_tool_images" in kwargs:  # a later turn: what is left of the context, which ends the row cleanly
+            context = getattr(self.model.config, "max_position_embeddings", None) or float("inf")
+            limits = [int(min(self.max_completion_length, context - len(ids))) for ids in prompt_ids]
+        sampled: list[list[int]] = [[] for _ in prompt_ids]
         with self.generation_model() as model:
-            sampled = sample_tokens(
-                model,
-                prompt_ids,
-                max_new_tokens=self.max_completion_length,
-                temperature=self.temperature,
-                top_p=self.top_p,
-                top_k=self.top_k,
-                eos_token_ids=set(self.eos_token_ids),
-                pad_token_id=self._tokenizer.pad_token_id,
-            )
+            for limit in sorted(set(limits)):
+                rows = [row for row, own in enumerate(limits) if own == limit]
+                for row, ids in zip(rows, self._draw(model, [prompt_ids[row] for row in rows], limit), strict=True):
+                    sampled[row] = ids
         return sampled, None
+
+    def _draw(
+        self, model: Any, prompt_ids: Sequence[Sequence[int]], limit: int, seeds: Sequence[int] | None = None
+    ) -> list[list[int]]:
+        """Up to `limit` tokens for each prompt by our sampling loop, with the run's settings."""
+        return sample_tokens(
+            model,
+            prompt_ids,
+            max_new_tokens=limit,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            eos_token_ids=set(self.eos_token_ids),
+            pad_token_id=self._tokenizer.pad_token_id,
+            seeds=seeds,
+        )
 
     def _samples_itself(self, images: Any, multimodal_fields: Any) -> bool:
         """Our sampling loop serves text with temperature, top-p and top-k; anything else goes to TRL's back ends."""

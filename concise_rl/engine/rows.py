@@ -25,7 +25,6 @@ from concise_rl.engine.order import EpochSampler, PromptSource
 from concise_rl.engine.resuming import ResumableTrainer
 from concise_rl.errors import UserError
 from concise_rl.methods.method import Method
-from concise_rl.model.sampling import sample_tokens
 from concise_rl.options import Teaching, ZeroVariance
 from concise_rl.ranks import every_rank
 from concise_rl.rollouts import LocalRollout, PolicyPrompt, Sampled, TokenRequest, TokenVocabulary
@@ -229,17 +228,7 @@ class RowsTrainer(ResumableTrainer):
                 pairs = zip(sampled, logprobs or [None] * len(sampled), strict=True)
                 return [Sampled(tuple(tokens), None if lp is None else tuple(lp)) for tokens, lp in pairs]
             with self.generation_model() as model:
-                sampled = sample_tokens(
-                    model,
-                    ids,
-                    max_new_tokens=limit,
-                    temperature=self.temperature,
-                    top_p=self.top_p,
-                    top_k=self.top_k,
-                    eos_token_ids=set(self.eos_token_ids),
-                    pad_token_id=self._tokenizer.pad_token_id,
-                    seeds=[request.seed for request in requests],
-                )
+                sampled = self._draw(model, ids, limit, [request.seed for request in requests])
         return [Sampled(tuple(tokens)) for tokens in sampled]
 
     @contextmanager

@@ -87,3 +87,14 @@ def test_a_bad_schedule_is_refused_before_a_model_loads(override, message):
 
     with pytest.raises(ValueError, match=message):
         method_of(compose(["method=kimi", override]))
+
+
+def test_a_later_turn_near_the_context_limit_ends_cleanly(make_trainer):
+    trainer, _ = make_trainer("method=grpo", "trainer.max_completion_length=48")
+    context = trainer.model.config.max_position_embeddings
+    (token,) = trainer._tokenizer("7")["input_ids"]
+    prompts = [[token] * (context - 5), [token] * 9, [token] * (context - 1)]
+    sampled, _ = trainer._generate_single_turn(prompts, None, {}, num_generations=1, has_tool_images=False)
+    assert [len(ids) <= room for ids, room in zip(sampled, (5, 48, 1), strict=True)] == [True] * 3
+    with pytest.raises(ValueError, match="max_position_embeddings"):
+        trainer._generate_single_turn(prompts, None, {}, 4)

@@ -1,0 +1,34 @@
+"""docs/python.md names every public name, and its example runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import concise_rl
+
+PAGE = (Path(__file__).parents[1] / "docs" / "python.md").read_text()
+
+
+def test_every_public_name_is_on_the_page_and_imports():
+    table = PAGE[PAGE.index("## Names") :]
+    named = set(re.findall(r"`(\w+)`", "\n".join(line.split("|")[1] for line in table.splitlines() if "|" in line)))
+    assert named == set(concise_rl.__all__)
+    for name in concise_rl.__all__:
+        assert getattr(concise_rl, name) is not None, name
+
+
+def test_a_component_goes_by_its_class():
+    from concise_rl import GroupRelative, Hapo
+    from concise_rl.methods import Hapo as Same
+
+    assert Hapo is Same
+    assert GroupRelative().scale == "group"
+
+
+def test_the_example_runs():
+    (source,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    found: dict = {}
+    exec(source, found)
+    assert found["result"].reward.tolist()[0] > 1 - 1e-9
+    assert len(found["states"]["shaper.hapo"]) == 1
