@@ -118,6 +118,9 @@ class Curriculum(Component):
 class Sampler(Component):
     """How the rows of a group come about: plainly, cut, forced, continued."""
 
+    gives: ClassVar[frozenset[str]] = frozenset()
+    """The row values that it puts into the `parts` of every row: `parts.budget`."""
+
     def check(self, vocabulary: TokenVocabulary, *, group_size: int, limit: int) -> None:
         """Refuse, before the first step, what the tokenizer, the group size or the token limit cannot give.
 

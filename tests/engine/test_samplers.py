@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 
 from concise_rl.errors import UserError
+from concise_rl.methods import load_method
 
 
 def test_a_tokenizer_without_the_tag_is_refused_at_start(make_trainer):
@@ -98,3 +101,20 @@ def test_a_prefix_of_several_rows_is_trained_once(make_trainer, monkeypatch, sam
             holders = [row for row in rows if thoughts[row] > place]
             assert len({tuple(ids[row, : place + 1].tolist()) for row in holders}) == 1
             assert int(mask[holders, place].sum()) == 1
+
+
+@pytest.mark.parametrize("method", ["brpo", "hbpo", "adaptthink"])
+def test_what_a_sampler_gives_no_verifier_is_asked_for(method, tmp_path):
+    own = load_method(method)
+    wanted = {need for need in own.needs if need.startswith("parts.")}
+    assert wanted
+    assert wanted <= own.sampler.gives
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "concise_rl.cli", "train", f"method={method}", "trainer.max_steps=1",
+            "trainer.per_device_train_batch_size=8", "trainer.max_completion_length=48", "trainer.save_strategy=no",
+            "evaluation.problems=0", "run.progress=false", f"run.dir={tmp_path / 'run'}",
+        ],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from concise_rl.errors import UserError
 from concise_rl.methods.contracts import Sampler
@@ -38,6 +39,8 @@ class ForcedStarts(Sampler):
     share: float = 0.5
     no_think_limit: int | None = None
     think_start: str = "Alright"
+
+    gives: ClassVar[frozenset[str]] = frozenset({"parts.no_think"})
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:

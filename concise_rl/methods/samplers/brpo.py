@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from concise_rl.errors import UserError
 from concise_rl.methods.contracts import Sampler
@@ -47,6 +48,8 @@ class BudgetedSummaries(Sampler):
     thinking: int | None = None
     words: str = ""
     answer_start: str = ""
+
+    gives: ClassVar[frozenset[str]] = frozenset({"parts.chain", "parts.segment"})
 
     def __post_init__(self) -> None:
         if self.S < 1 or self.A < 1:

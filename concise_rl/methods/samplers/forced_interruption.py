@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from concise_rl.errors import UserError
 from concise_rl.methods.contracts import Sampler
@@ -41,6 +42,8 @@ class ForcedInterruption(Sampler):
     high: int | None = None
     words: str = "Okay, time is up. Let me stop thinking and formulate a final answer now. "
     answer_start: str = ""
+
+    gives: ClassVar[frozenset[str]] = frozenset({"parts.budget"})
 
     def __post_init__(self) -> None:
         given = [end for end in (self.low, self.high) if end is not None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from concise_rl.errors import UserError
 from concise_rl.methods.contracts import Sampler
@@ -36,6 +37,8 @@ class AnnouncedBudgets(Sampler):
 
     budgets: list[int] | None = None
     words: str = " I will answer the question within {budget} tokens.\n"
+
+    gives: ClassVar[frozenset[str]] = frozenset({"parts.budget"})
 
     def __post_init__(self) -> None:
         given = list(self.budgets or [])
