@@ -1,4 +1,4 @@
-"""Writes the generated parts of README and method pages: the table of methods, the demo, the measured changes.
+"""Writes the generated parts of README and method pages: the demo, the table of methods, the measured changes.
 
 python benchmarks/readme.py        # after benchmarks/methods.py and make demo
 """
@@ -65,8 +65,10 @@ def write_pages(results: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
+    guide = ROOT / "docs" / "methods" / "README.md"
+    guide.write_text(between(guide.read_text(), "methods", "\n" + methods() + "\n"))
     path = ROOT / "README.md"
-    text = between(path.read_text(), "methods", "\n" + methods() + "\n")
+    text = path.read_text()
     if (ROOT / "runs" / "demo" / "summary.json").exists():
         text = between(text, "demo", "\n" + demo(ROOT / "runs" / "demo") + "\n")
     path.write_text(text)

@@ -122,7 +122,7 @@ def methods(arguments: Sequence[str]) -> None:
     """The built-in methods: what each is made of, and the question its recipe asks; one of them with its fields."""
     parser = argparse.ArgumentParser(prog="concise-rl methods", description=methods.__doc__)
     parser.add_argument("name", nargs="?", help="show this method's components and fields")
-    parser.add_argument("--markdown", action="store_true", help="the table of the README")
+    parser.add_argument("--markdown", action="store_true", help="the table of docs/methods/README.md")
     parser.add_argument("--results", type=Path, help="docs/results/methods.json: adds what was measured")
     options = parser.parse_args(arguments)
 

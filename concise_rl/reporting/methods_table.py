@@ -79,11 +79,11 @@ def show_method(entry: MethodEntry, console: Console | None = None) -> None:
 
 
 def methods_markdown(entries: Sequence[MethodEntry], results: Sequence[Mapping[str, Any]] = ()) -> str:
-    """For the README; with results, each method's change of accuracy and tokens beside it."""
+    """For docs/methods/README.md; with results, each method's change of accuracy and tokens beside it."""
     found = {row["method"]: row for row in results}
     rows = [["method", "made of", "the question it asks", *(["accuracy", "tokens"] if found else [])]]
     for entry in entries:
-        row = [f"[{entry.name}](docs/methods/{entry.name}.md)", entry.components, entry.question]
+        row = [f"[{entry.name}]({entry.name}.md)", entry.components, entry.question]
         if found:
             result = found.get(entry.name)
             row += (
@@ -92,4 +92,4 @@ def methods_markdown(entries: Sequence[MethodEntry], results: Sequence[Mapping[s
                 else ["", ""]
             )
         rows.append(row)
-    return markdown_table(rows)
+    return markdown_table(rows, text_columns=3)

@@ -185,10 +185,10 @@ def summary_markdown(
     return markdown_table(summary_rows(columns, difference, keys))
 
 
-def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """Header and body as a Markdown table, the first column left, the others right aligned."""
+def markdown_table(rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
+    """Header and body as a Markdown table, the first `text_columns` left, the others right aligned."""
     header, *body = rows
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
+    lines = [header, [*["---"] * text_columns, *["---:"] * (len(header) - text_columns)], *body]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
