@@ -143,3 +143,11 @@ def test_lora_trains_the_adapter_alone(make_trainer):
     assert trained
     assert all("lora_" in name for name in trained)
     assert len(seen.metrics) == 2
+
+
+def test_what_a_component_logs_reaches_the_metrics_of_the_step(make_trainer):
+    trainer, seen = make_trainer("method=kimi", "trainer.max_steps=1")
+    trainer.train()
+    (record,), (logged,) = seen.records, seen.metrics
+    assert record.metrics["kimi_length/span_mean"] > 0
+    assert {k: logged[k] for k in record.metrics} == pytest.approx(record.metrics)
