@@ -24,9 +24,13 @@ def row(length: int, correct: bool, prompt_id: str = "p") -> EvaluationRow:
     return EvaluationRow(prompt_id, 0, "q", "a", "a", length, length, False, Verdict.of(correct), {"oracle_tokens": 4})
 
 
-@pytest.mark.parametrize("task", REASONERS)
-@pytest.mark.parametrize("method", method_names())
-def test_every_method_composes_on_every_task(task, method, tmp_path):
+# Tasks differ to a method in whether they have levels, and to GUI-G1 in which.
+@pytest.mark.parametrize(
+    ("task", "method"),
+    [(methods.SWEPT, method) for method in method_names()]
+    + [(task, method) for task in REASONERS for method in ("grpo", "gui_g1") if task != methods.SWEPT],
+)
+def test_every_method_composes_and_knows_the_levels(task, method, tmp_path):
     (cell,) = methods.cells_of(task, [method], [0])
     composed = config.compose([f"method={method}", *REASONERS[task].overrides(tmp_path), *cell.overrides])
     *_, advantage = config.method_of(composed).advantages
@@ -113,7 +117,7 @@ def test_a_row_pools_its_seeds_and_keeps_what_each_found(tmp_path):
     assert found["aes"] == pytest.approx((1 - 12 / 20) + 3 * (1.0 / 0.5 - 1))
     assert found["dates"] == ["2026-01-01", "2026-01-02"]
     (_, _, line) = leaderboard.table([found])
-    assert re.search(r"\| 2 \| 100.0 \[100.0, 100.0\] \| 0.0 \| 12.0 \[12.0, 12.0\] \| 4.0 \|", line)
+    assert re.search(r"\| 2 \| 100.0 \[[\d.]+, 100.0\] \| 0.0 \| 12.0 \[12.0, 12.0\] \| 4.0 \|", line)
     assert "against" not in found
     assert leaderboard.stored_frontier([found]) is None
 
@@ -164,8 +168,8 @@ def test_what_was_written_by_hand_outlives_the_numbers(tmp_path):
 
 
 def test_a_prompt_of_a_reasoner_is_the_question_alone():
-    """`Reasoner.oracle_tokens` reads the question from a stored row, which holds what the model saw."""
-    from concise_rl.evaluation.evaluate import render_text
+    """The beds read the question from a stored row, which holds what the model saw."""
+    from concise_rl.evaluation.evaluate import render_texts
 
     question = "Spell this word backward (example: sun -> nus): care"
-    assert render_text(Prompt.of(question, "erac"), build_tokenizer()) == question
+    assert render_texts([Prompt.of(question, "erac")], build_tokenizer()) == [question]
