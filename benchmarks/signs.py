@@ -93,7 +93,7 @@ def table(rows: list[dict[str, Any]], groups: int, command: str) -> str:
             "",
             f"Share of right rows whose credit is negative, over {groups:,} random groups of {GROUP_SIZE} rows",
             f"(`{command}`). *Flipped*: without the method's shapers the row's credit is 0 or more.",
-            "`method.advantage='[..., sign_safe]'` sets such credit to 0.",
+            "Adding `sign_safe` behind the advantage sets such credit to 0.",
             "",
             *lines,
             "",

@@ -11,7 +11,6 @@ from torch import Tensor
 from concise_rl.batch import RolloutBatch
 from concise_rl.errors import UserError
 from concise_rl.methods.contracts import Out, Shaper
-from concise_rl.methods.repetition import REPETITION
 from concise_rl.methods.statistics import mean_where
 from concise_rl.verifiers.json_action import SHORT_WEIGHT
 
@@ -29,7 +28,7 @@ class Dars(Shaper):
         reward += 0.1 * (t(short) - short) + (factor * t(long) - long)
 
     so the reward as a whole is 0.1 t(short) + factor t(long) + the other parts; with factor 1 and threshold 0 nothing
-    changes. Under a verifier without parts the answer itself is the hard field: long is 1 where right, 0 where wrong.
+    changes. Under a verifier without similarities the answer itself is the hard field: long is 1 where right, 0 where wrong.
     Rows without a verdict keep the reward they came with.
 
     Source: arXiv 2507.17842; no code was released. The paper lets a similarity count above a threshold, "e.g.
@@ -41,7 +40,7 @@ class Dars(Shaper):
         threshold: smallest similarity that counts, in [0, 1].
 
     Raises:
-        UserError: a field is out of range, or the verdicts have parts, but not these similarities.
+        UserError: a field is out of range, or the verdicts have one similarity without the other.
     """
 
     factor: float = 1000.0
@@ -70,9 +69,9 @@ class Dars(Shaper):
 
 def _similarities(batch: RolloutBatch) -> tuple[Tensor, Tensor]:
     """Similarity of the easy and of the hard field, (N,) each."""
-    if not set(batch.parts) - {REPETITION}:
-        return torch.zeros_like(batch.task_reward), batch.correct.double()
     missing = [name for name in (_SHORT, _LONG) if name not in batch.parts]
+    if len(missing) == 2:
+        return torch.zeros_like(batch.task_reward), batch.correct.double()
     if missing:
         raise UserError(
             f"Dars: the verdicts have no part {missing[0]!r}, only {sorted(batch.parts)}; use the verifier json_action"

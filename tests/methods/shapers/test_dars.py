@@ -73,7 +73,9 @@ def test_whole_reward_of_a_judged_action(action, expected):
 
 
 def test_verdicts_without_the_parts_are_refused():
-    batch = RolloutBatch.of(prompt_keys=["q"], group_size=1, lengths=[1], correct=[True], parts={"format": [0.5]})
+    batch = RolloutBatch.of(
+        prompt_keys=["q"], group_size=1, lengths=[1], correct=[True], parts={"short_similarity": [0.5]}
+    )
     with pytest.raises(UserError, match=r"'short_similarity', only \['format'\]; use the verifier json_action"):
         Dars().apply(batch, batch.task_reward)
 
