@@ -28,7 +28,8 @@ class Dars(Shaper):
         reward += 0.1 * (t(short) - short) + (factor * t(long) - long)
 
     so the reward as a whole is 0.1 t(short) + factor t(long) + the other parts; with factor 1 and threshold 0 nothing
-    changes. Under a verifier without similarities the answer itself is the hard field: long is 1 where right, 0 where wrong.
+    changes. Under a verifier without similarities the answer itself is the hard field: long is 1 where right, 0 where
+    wrong.
     Rows without a verdict keep the reward they came with.
 
     Source: arXiv 2507.17842; no code was released. The paper lets a similarity count above a threshold, "e.g.

@@ -72,11 +72,12 @@ def test_whole_reward_of_a_judged_action(action, expected):
     assert rewards(Dars(), batch) == pytest.approx([expected])
 
 
-def test_verdicts_without_the_parts_are_refused():
-    batch = RolloutBatch.of(
-        prompt_keys=["q"], group_size=1, lengths=[1], correct=[True], parts={"short_similarity": [0.5]}
-    )
-    with pytest.raises(UserError, match=r"'short_similarity', only \['format'\]; use the verifier json_action"):
+def test_one_similarity_without_the_other_is_refused():
+    parts = {"short_similarity": [0.5]}
+    batch = RolloutBatch.of(prompt_keys=["q"], group_size=1, lengths=[1], correct=[True], parts=parts)
+    with pytest.raises(
+        UserError, match=r"'long_similarity', only \['short_similarity'\]; use the verifier json_action"
+    ):
         Dars().apply(batch, batch.task_reward)
 
 
