@@ -28,7 +28,7 @@ from .jobs import accelerate_launch, kill_group, run_to_end, start
 SCRIPT = Path(__file__).parent / "two_ranks.py"
 
 FACTS = {
-    "shapers": ["Hapo"],
+    "components": {"shaper.hapo": "Hapo", "advantage.group_relative": "GroupRelative"},
     "ranks": 2,
     "optimizer": "whole",
     "rows_per_step": 24,
@@ -56,7 +56,10 @@ def test_a_run_resumed_at_its_end_takes_no_step(make_trainer):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"shapers": ["Pear"]}, r"holds the state of shapers \['Hapo'\], this run uses \['Pear'\]"),
+        (
+            {"components": {"shaper.pear": "Pear", "advantage.group_relative": "GroupRelative"}},
+            r"was trained with other components \(shaper\.hapo, shaper\.pear\): resume with the same method",
+        ),
         ({"optimizer": "fsdp"}, "holds its optimizer as whole on 2 ranks, this run would read fsdp on 2"),
         ({"rows_per_step": 12}, "rows_per_step=12, .* was trained with 24, so prompts would be skipped or repeated"),
         ({"num_generations": 4}, "num_generations=4, .* was trained with 8"),

@@ -70,7 +70,9 @@ def test_a_kernel_that_a_config_asks_for_needs_trust(folder, monkeypatch, asked)
     (folder / "config.json").write_text(json.dumps(config | asked))
     adapter = folder.parent / "adapter"
     adapter.mkdir()
-    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(folder)}))
+    (adapter / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "base_model_name_or_path": str(folder)})
+    )
     (adapter / "adapter_model.safetensors").touch()
     for path in (folder, adapter):
         with pytest.raises(UserError, match=r"asks for attn_implementation='owner/repo.*model.trust_remote_code=true"):
