@@ -262,7 +262,8 @@ def verifier_of(config: DictConfig, source: str = "data") -> Verifier:
             raise UserError(f"verifier={entry!r} is not known{closest(entry, VERIFIERS)}")
         if not OmegaConf.is_dict(config.verifier):
             raise UserError(
-                f"verifier={config.verifier!r}: verifier holds the fields of each one; choose one with {source}.verifier"
+                f"verifier={config.verifier!r}: verifier holds the fields of each one; choose one with "
+                f"{source}.verifier"
             )
         return to_object(config.verifier[entry], f"verifier.{entry}")
     fields = dict(entry) if isinstance(entry, Mapping) else {"path": entry}
