@@ -98,6 +98,16 @@ def test_stems_agree():
             assert (ROOT / "concise_rl" / "methods" / kind / f"{name}.py").exists(), name
 
 
+def test_readme_and_field_guide_place_every_method():
+    readme = (ROOT / "README.md").read_text()
+    guide = (ROOT / "docs" / "methods" / "README.md").read_text().partition("## All of them")[0]
+    table = readme[readme.index("| acts on | methods |") :].partition("\n\n")[0]
+    groups = {"l1_exact": "l1_*", "l1_max": "l1_*", "canon_length": "canon_*", "canon_entropy": "canon_*"}
+    for name in method_names():
+        assert f"`{name}`" in table, name
+        assert f"`{name}`" in guide or f"`{groups.get(name)}`" in guide, name
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
