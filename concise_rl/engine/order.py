@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from trl.trainer.utils import RepeatSampler
 from concise_rl.data import Prompt
 from concise_rl.engine.groups import DatasetRow, draw_rows
 from concise_rl.errors import UserError
+from concise_rl.methods.drawing import seeded
 from concise_rl.methods.method import Method, States
 from concise_rl.ranks import rank
 
@@ -76,7 +76,7 @@ class PromptSource:
         """Up to `n` rows whose prompts are not `used`, the same on every rank."""
         if not self.method.curriculum:
             return draw_rows(self.dataset, n, used, [self.seed, *place])
-        rng = random.Random("/".join(map(str, ["draw", self.seed, *place])))
+        rng = seeded("draw", self.seed, *place)
         return [self.dataset[i] for i in self.method.draw(self.prompts, n, used, rng, states, place[0])]
 
     def edited(self, row: DatasetRow, step: int) -> DatasetRow:
@@ -95,7 +95,7 @@ def edit_prompt(method: Method, prompt: Prompt, seed: int, step: int = 0) -> Pro
         ValueError: the edit changed the content key.
     """
     for slot, _ in method.of_kind(type(method.edit)) if method.edit else ():
-        edited = method.at(slot, step)(prompt, random.Random(f"edit/{seed}/{prompt.id}"))
+        edited = method.at(slot, step)(prompt, seeded("edit", seed, prompt.id))
         if edited.id != prompt.id:
             raise ValueError(
                 f"{type(method.edit).__name__} changed the content key of prompt {prompt.id}: keep Prompt.id, by "

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import random
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from concise_rl.engine.groups import DatasetRow, Sample, judge, refill
 from concise_rl.engine.order import EpochSampler, PromptSource
 from concise_rl.engine.resuming import ResumableTrainer
 from concise_rl.errors import UserError
+from concise_rl.methods.drawing import seeded
 from concise_rl.methods.method import Method
 from concise_rl.options import Teaching, ZeroVariance
 from concise_rl.ranks import every_rank
@@ -197,7 +197,7 @@ class RowsTrainer(ResumableTrainer):
             for row, ids in zip(self.generation.asked, own_ids, strict=True)
         ]  # fmt: skip
         groups = every_rank(own)[::group_size]
-        rng = random.Random("/".join(map(str, ["rows", self.args.seed, self._mode, *self._place])))
+        rng = seeded("rows", self.args.seed, self._mode, *self._place)
         generate = DealtGenerate(self._complete, self._tokenizer, self.vocabulary)
         slot = next(slot for slot, c in self.method.components.items() if c is self.method.sampler)
         made = self.method.at(slot, self.state.global_step)(groups, group_size, generate, rng)

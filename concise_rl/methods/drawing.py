@@ -71,7 +71,7 @@ def share_of(share: float) -> Fraction:
 
 def place(seed: int, key: str) -> int:
     """Where a prompt stands in the one seeded order of all prompts, 0 to 2**64 - 1, whatever else the data holds."""
-    return int.from_bytes(blake2b(f"{seed}/{key}".encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(blake2b(f"{seed}/{key}".encode(errors="surrogatepass"), digest_size=8).digest(), "little")
 
 
 def column_of(prompt: Prompt, column: str, who: str) -> Any:
@@ -126,3 +126,8 @@ class ByEpoch(Curriculum):
             return {**state, "seen": state["seen"] + keys, "rates": rates}
         epoch = state["epoch"] + 1
         return {"epoch": epoch, "seen": again, "left_out": sorted(self.left_out(rates, epoch)), "rates": rates}
+
+
+def seeded(*parts: object) -> random.Random:
+    """The random stream of these parts, such as run seed, step and prompt key; a key may be any text."""
+    return random.Random("/".join(map(str, parts)).encode(errors="surrogatepass"))

@@ -101,4 +101,5 @@ def test_another_method_does_not_take_over_a_history(runs):
     _, parted, _ = runs
     done = train(parted, "trainer.max_steps=8", "resume=auto", "method=kimi")
     assert done.returncode == 2
-    assert "was trained with other components (shaper.hapo, shaper.kimi_length): resume with the same" in done.stderr
+    assert 'method.name="kimi", ' in done.stderr
+    assert 'was trained with "hapo": the state is another method\'s' in done.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from dataclasses import dataclass
 from enum import Enum
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from concise_rl.batch import COLUMN_PREFIX, RolloutBatch
 from concise_rl.errors import DataError, UserError
 from concise_rl.methods.contracts import Advantage, Out
+from concise_rl.methods.drawing import seeded
 from concise_rl.methods.statistics import group_mean, group_std, pass_rate, right, z_score, zero_where_out
 from concise_rl.options import choose
 
@@ -125,14 +125,14 @@ class Diet(Advantage):
             return [_number(key, given)] * batch.group_size
         low, high = int(max_length * (failed - 0.1)), int(max_length * failed)
         if self.variant is DietVariant.group:
-            draw = random.Random(f"{self.seed}/{batch.step}/{key}")
+            draw = seeded(self.seed, batch.step, key)
             return (
                 [float(draw.randint(max(low, 0), high))] * batch.group_size if failed > 0 else [0.0] * batch.group_size
             )
         if failed == 0:
             return [0.0] * batch.group_size
         rows = range(batch.group_size)
-        return [float(random.Random(f"{self.seed}/{batch.step}/{key}/{g}").randint(low, high)) for g in rows]
+        return [float(seeded(self.seed, batch.step, key, g).randint(low, high)) for g in rows]
 
     def _annealed(self, step: int) -> float:
         if self.anneal is Anneal.hold and step >= PERIOD:

@@ -8,6 +8,7 @@ import pytest
 
 from concise_rl.batch import RolloutBatch
 from concise_rl.errors import DataError, UserError
+from concise_rl.methods import load_method
 from concise_rl.methods.advantages.diet import Diet
 
 EXAMPLE = {"correct": [True, True, False, True], "lengths": [400, 900, 700, 1600]}
@@ -119,3 +120,9 @@ def test_rows_without_a_verdict_are_in_no_statistic():
 def test_refusals(fields, message):
     with pytest.raises(UserError, match=message):
         Diet(**fields)
+
+
+def test_a_key_may_be_any_text():
+    batch = RolloutBatch.of(prompt_keys=["\ud800\udfff"], group_size=2, lengths=[3, 5], correct=[1, 0])
+    method = load_method("diet")
+    assert bool(method.apply(batch, method.init())[0].credit.isfinite().all())
