@@ -36,9 +36,14 @@ def sharded_config(layout: str, out: Path) -> Path:
     return path
 
 
+def read_steps(run: Path) -> list[dict]:
+    """The rollouts of each step of a run, as two_ranks.py wrote them."""
+    return json.loads((run / "steps.json").read_text())
+
+
 def assert_one_experiment(one_path: Path, two_path: Path, method: str) -> None:
     """Batch, credits, history and weights of the run on two ranks are those of the run on one."""
-    one, two = (json.loads((path / "steps.json").read_text()) for path in (one_path, two_path))
+    one, two = read_steps(one_path), read_steps(two_path)
     assert len(one) == len(two) == STEPS
     first, other = one[0], two[0]
     for name in ("prompt_keys", "lengths", "correct", "think_lengths", "task_reward", "group_size"):
