@@ -1,4 +1,4 @@
-"""From each rank's ragged completions to the `RolloutBatch` that every rank holds: the only gather of a step."""
+"""From ragged completions, those of all ranks, to the `RolloutBatch` that every rank holds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from concise_rl.methods.texts import (
     necessary_share,
     thought_of,
 )
-from concise_rl.ranks import every_rank
 from concise_rl.rollouts import LocalRollout, TokenVocabulary, think_length
 from concise_rl.verifiers import Verdict
 
@@ -36,25 +35,23 @@ class Collected:
 
 
 def collect(
-    local: list[LocalRollout],
+    rows: Sequence[LocalRollout],
     *,
     group_size: int,
     step: int,
     vocabulary: TokenVocabulary,
     needs: Collection[str] = (),
     repetition_ngram: int = 0,
-    gather: Callable[[list[LocalRollout]], list[LocalRollout]] = every_rank,
 ) -> Collected:
-    """Gather every rank's rows and build the batch.
+    """Build the batch from the rows of all ranks, whole groups in a row.
 
-    Rows come in rank order and each rank's are consecutive, so a group may lie astride two ranks. Optional fields
-    are filled only as far as `needs` names them.
+    Rows come in rank order and each rank's are consecutive, so a group may have lain astride two ranks. Optional
+    fields are filled only as far as `needs` names them.
 
     Raises:
         ValueError: the gathered rows are no whole groups, a component's column or part is missing, or a number is not
             finite.
     """
-    rows = gather(local)
     if not rows or len(rows) % group_size:
         raise ValueError(
             f"gathered {len(rows)} completions, which is no whole number of groups of {group_size}: make "

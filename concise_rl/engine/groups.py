@@ -104,6 +104,21 @@ class RowOutcome(NamedTuple):
     tokens: int
 
 
+class Refilled(NamedTuple):
+    """A step after refilling.
+
+    Attributes:
+        kept: this rank's rows of the step.
+        thrown: this rank's rows of the groups that are not in the step; the ranks' rows in a row make whole groups.
+        cost: `refill_rounds`, `refilled_groups_frac`, `refill_tokens_frac`, and `sampled_accuracy` over all that was
+            sampled.
+    """
+
+    kept: list[Sample]
+    thrown: list[Sample]
+    cost: dict[str, float]
+
+
 class Draw(Protocol):
     """Draws up to `n` rows whose prompts are not `used`, the same ones on every rank, for a round counted from 0."""
 
@@ -131,7 +146,7 @@ def refill(
     teaching: Teaching,
     draw: Draw,
     sample: Callable[[list[DatasetRow]], list[Sample]],
-) -> tuple[list[Sample], dict[str, float]]:
+) -> Refilled:
     """Let other prompts take the places of groups without variance: dynamic sampling, arXiv 2503.14476 section 3.2.
 
     In each round as many prompts are drawn as groups lack variance, and a new group that has it takes the first such
@@ -144,10 +159,6 @@ def refill(
     Args:
         own: this rank's rows, as many as on every other rank; the ranks' rows in a row make up the groups.
         sample: this rank's part of a round; called on every rank, always with the same number of rows.
-
-    Returns:
-        This rank's rows, and what it cost: `refill_rounds`, `refilled_groups_frac`, `refill_tokens_frac`, and
-        `sampled_accuracy` over all that was sampled.
     """
     place, ranks = rank()
     unit = ranks // math.gcd(ranks, group_size)  # groups that make an equal number of rows on every rank
@@ -155,6 +166,7 @@ def refill(
     sampled = [outcome for group in groups for outcome in group]
     used = {group[0].prompt_key for group in groups}
     newcomers: dict[int, list[Sample]] = {}
+    thrown: list[Sample] = []
     used_rounds = 0
     while used_rounds < teaching.refill_rounds and (
         uniform := [p for p, group in enumerate(groups) if _is_uniform(group)]
@@ -171,15 +183,18 @@ def refill(
         for group in offered[: len(rows)]:
             outcomes = [s.outcome(teaching.truncated) for s in group]
             sampled += outcomes
-            if not _is_uniform(outcomes):
+            if _is_uniform(outcomes):
+                thrown += group if place == 0 else []  # every rank holds them: the first one's count
+            else:
                 p = uniform.pop(0)
                 newcomers[p], groups[p] = group, outcomes
-    first = place * len(own)
-    own = [
-        newcomers[n // group_size][n % group_size] if n // group_size in newcomers else s
-        for n, s in enumerate(own, start=first)
-    ]
-    return own, _cost(groups, sampled, used_rounds, len(newcomers))
+    kept = list(own)
+    for b, old in enumerate(own):
+        p, g = divmod(place * len(own) + b, group_size)
+        if p in newcomers:
+            kept[b] = newcomers[p][g]
+            thrown.append(old)
+    return Refilled(kept, thrown, _cost(groups, sampled, used_rounds, len(newcomers)))
 
 
 def _cost(

@@ -39,6 +39,7 @@ class Generation:
         rows: of the training set, this rank's.
         asked: the rows that are being sampled now: those, or the ones of a refill.
         samples: the completions of `rows`, judged.
+        thrown: judged completions of groups that a refill threw away, this rank's.
         rolled: what the method's sampler made of them, until they are judged.
         awaiting: the next scoring pass is to yield the signals.
         signals: log-probs and entropies, (B, T) each, under the sampling policy.
@@ -48,6 +49,7 @@ class Generation:
     rows: list[DatasetRow]
     asked: list[DatasetRow] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
+    thrown: list[Sample] = field(default_factory=list)
     rolled: list[LocalRollout] = field(default_factory=list)
     awaiting: bool = False
     signals: tuple[Tensor, Tensor] | None = None
@@ -174,7 +176,7 @@ class RowsTrainer(ResumableTrainer):
             drawn = self.prompt_source.draw(n, used, self.states, place)
             return [self.prompt_source.edited(row, self.state.global_step) for row in drawn]
 
-        self.generation.samples, cost = refill(
+        self.generation.samples, self.generation.thrown, cost = refill(
             self.generation.samples,
             group_size=self.num_generations,
             teaching=self.teaching,

@@ -19,7 +19,7 @@ from accelerate.utils import gather
 from datasets import Dataset
 from torch import Tensor
 
-from concise_rl.batch import OPTIONAL_FIELDS, PART_PREFIX
+from concise_rl.batch import OPTIONAL_FIELDS, PART_PREFIX, RolloutBatch
 from concise_rl.data import Prompt, render
 from concise_rl.engine.collect import Collected, collect
 from concise_rl.engine.groups import leave_out
@@ -27,11 +27,14 @@ from concise_rl.engine.lean import ConciseConfig
 from concise_rl.engine.order import PromptSource
 from concise_rl.engine.resuming import check_window
 from concise_rl.engine.rows import Generation, RowsTrainer
+from concise_rl.errors import UserError
+from concise_rl.methods.contracts import Component
 from concise_rl.methods.method import Method, Result
 from concise_rl.methods.metrics import step_metrics
 from concise_rl.methods.repetition import REPETITION
-from concise_rl.options import Teaching
-from concise_rl.rollouts import StepRecord, StepSink, TokenVocabulary, single_token
+from concise_rl.options import Teaching, ZeroVariance
+from concise_rl.ranks import every_rank
+from concise_rl.rollouts import LocalRollout, StepRecord, StepSink, TokenVocabulary, single_token
 from concise_rl.verifiers import Verifier
 
 SIGNALS = frozenset(OPTIONAL_FIELDS)
@@ -109,7 +112,17 @@ class ConciseTrainer(RowsTrainer):
         if method.sampler:
             method.sampler.check(self.vocabulary, group_size=self.num_generations, limit=self.max_completion_length)
             self.rollout_func = self._roll_out
+        self._check_refill()
         check_window(self.args)
+
+    def _check_refill(self) -> None:
+        curriculum = self.method.curriculum
+        signals = sorted(SIGNALS & curriculum.needs) if curriculum else []
+        if signals and self.teaching.zero_variance is ZeroVariance.refill:
+            raise UserError(
+                f"{type(curriculum).__name__} needs {', '.join(signals)} of every group, and zero_variance=refill "
+                "scores none of those it throws away: use zero_variance=drop"
+            )
 
     def visits_per_prompt(self) -> float:
         """How often the whole run draws each prompt, on average."""
@@ -192,14 +205,18 @@ class ConciseTrainer(RowsTrainer):
                 )
                 for b, r in enumerate(local)
             ]
-        asking = [c for c in self.method.components.values() if PART_PREFIX + REPETITION in c.needs]
+        return self._batch_of(every_rank(local), group_size, list(self.method.components.values()))
+
+    def _batch_of(self, rows: list[LocalRollout], group_size: int, components: Sequence[Component]) -> Collected:
+        """Rows of all ranks as the batch that these components ask for."""
+        asking = [c for c in components if PART_PREFIX + REPETITION in c.needs]
         ngrams = [int(getattr(c, "repetition_ngram", 0)) for c in asking]
         return collect(
-            local,
+            rows,
             group_size=group_size,
             step=self.state.global_step,
             vocabulary=self.vocabulary,
-            needs=self.method.needs,
+            needs=frozenset().union(*(c.needs for c in components)),
             repetition_ngram=max(ngrams, default=0),
         )
 
@@ -209,8 +226,18 @@ class ConciseTrainer(RowsTrainer):
         states = self.states if training else copy.deepcopy(self.states)
         result, states = self.method.apply(batch, states)
         if training:
-            self.states = self.method.observe(batch.replace(counts=result.counts), states)
+            self.states = self.method.observe(self._all_sampled(batch.replace(counts=result.counts)), states)
         return result
+
+    def _all_sampled(self, batch: RolloutBatch) -> RolloutBatch:
+        """What a curriculum sees: the step, and behind it the groups that a refill threw away, which do not count."""
+        curriculum = self.method.curriculum
+        thrown = every_rank([s.rollout for s in self.generation.thrown]) if curriculum else []
+        if not curriculum or not thrown:
+            return batch
+        rows = every_rank([s.rollout for s in self.generation.samples]) + thrown
+        seen = self._batch_of(rows, batch.group_size, [curriculum]).batch
+        return seen.replace(counts=torch.cat([batch.counts, torch.zeros(len(thrown), dtype=torch.bool)]))
 
     def _write(self, output: dict[str, Any], collected: Collected, result: Result, training: bool) -> None:
         """Credit and mask into what trains, metrics into the logs, the step to whoever wants to see it."""

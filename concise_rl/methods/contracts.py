@@ -111,7 +111,7 @@ class Curriculum(Component):
         raise NotImplementedError
 
     def observe(self, batch: RolloutBatch, state: State) -> State:
-        """The state with a step in it."""
+        """The state with all groups of a step in it, those that a refill threw away behind the others."""
         return state
 
 

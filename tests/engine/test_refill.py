@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from concise_rl.engine import groups
+from concise_rl.engine import checkpoint, groups
 from concise_rl.engine.groups import DatasetRow, Sample, draw_rows, refill
+from concise_rl.errors import UserError
+from concise_rl.methods.curricula.pass_rate import PassRate
 from concise_rl.options import Teaching
 from concise_rl.reporting.glossary import METRICS
 from concise_rl.rollouts import LocalRollout
@@ -54,11 +56,11 @@ def on_ranks(ranks: int, monkeypatch: pytest.MonkeyPatch, first=FIRST, pool=POOL
     monkeypatch.setattr(groups, "rank", lambda: (own_rank.value, ranks))
     monkeypatch.setattr(groups, "on_every_rank", everywhere)
     step, found, asked = a_step(*first), [None] * ranks, [[] for _ in range(ranks)]
-    share = len(step) // ranks
+    share, untouched = len(step) // ranks, [[] for _ in range(ranks)]
 
     def work(place: int) -> None:
         own_rank.value = place
-        left = list(pool)
+        left = untouched[place] = list(pool)
 
         def draw(n, used, round_number):
             assert not used & set(left)
@@ -77,9 +79,15 @@ def on_ranks(ranks: int, monkeypatch: pytest.MonkeyPatch, first=FIRST, pool=POOL
         thread.start()
     for thread in threads:
         thread.join(timeout=30)
-    rows = [s.row["prompt_key"] for own, _ in found for s in own]
-    assert [s.rollout.prompt_key for own, _ in found for s in own] == rows
-    return rows[::G], [cost for _, cost in found], asked
+    rows = [s.row["prompt_key"] for one in found for s in one.kept]
+    assert [s.rollout.prompt_key for one in found for s in one.kept] == rows
+    thrown = [s.rollout.prompt_key for one in found for s in one.thrown]
+    assert thrown == [key for key in thrown[::G] for _ in range(G)], "whole groups, in the order of the ranks"
+    everything = {row.rollout.prompt_key for row in step} | set(pool[: len(pool) - len(untouched[0])])
+    assert set(thrown) | set(rows) == everything
+    assert len(set(thrown[::G])) == len(thrown) // G
+    assert not set(thrown) & set(rows)
+    return rows[::G], [one.cost for one in found], asked
 
 
 def test_a_worked_step(monkeypatch):
@@ -178,6 +186,29 @@ def test_groups_of_other_prompts_take_the_places(make_trainer):
     assert (history_kept.lookup(sorted(thrown_away))[1] > 0).all()
 
 
+@pytest.mark.parametrize("rule", ["drop", "refill"])
+def test_a_curriculum_hears_of_groups_that_were_thrown_away(make_trainer, rule):
+    """A prompt whose answers are all right is removed for good, whether its group stayed in the step or not."""
+    rules = ["method=grpo", "method.curriculum=pass_rate", f"zero_variance={rule}", "trainer.max_steps=3"]
+    trainer, seen = make_trainer(ROOMY[0], *rules, kind=scripted(even_ones_vary))
+    trainer.train()
+    state = trainer.states["curriculum.pass_rate"]
+    questions = dict(zip(trainer.train_dataset["prompt_key"], trainer.train_dataset["prompt"], strict=True))
+    trained = {key for record in seen.records for key in record.batch.prompt_keys}
+    assert set(state["removed"]) == {key for key in state["drawn"] if len(questions[key]) % 2}
+    assert state["removed"]
+    assert set(state["drawn"]) >= trained
+    assert (len(state["drawn"]) > len(trained)) == (rule == "refill")
+    assert set(state["drawn"].values()) == {1}
+    assert set(state["sampled"].values()) == {4}
+
+
+def test_a_curriculum_that_needs_scores_is_refused(make_trainer, monkeypatch):
+    monkeypatch.setattr(PassRate, "needs", frozenset({"mean_entropy"}))
+    with pytest.raises(UserError, match=r"PassRate needs mean_entropy.*zero_variance=drop"):
+        make_trainer("method=grpo", "method.curriculum=pass_rate", "zero_variance=refill")
+
+
 def test_where_every_group_has_variance_the_run_is_that_of_keep(make_trainer):
     def vary(question, g, step):
         return (right(question, checks=g) if g % 2 else wrong(question)), True
@@ -229,8 +260,12 @@ def test_two_processes_refill_as_one_does(tmp_path):
     # which is half of the questions, so without refilling half of the 12 groups would be without variance.
     runs = []
     for layout in ("one", "ddp"):
-        launch(tmp_path / layout, layout, "hapo", "zero_variance=refill")
+        launch(tmp_path / layout, layout, "hapo", "zero_variance=refill", "method.curriculum=pass_rate")
         runs.append(json.loads((tmp_path / layout / "steps.json").read_text()))
     assert runs[0] == runs[1]
     right_P = [sum(step["batch"]["correct"][p * 8 :][:8]) for step in runs[0] for p in range(3)]
     assert sum(0 < right < 8 for right in right_P) >= 10
+    folders = [tmp_path / place for place in ("one/rank0", "ddp/rank0", "ddp/rank1")]
+    heard = [checkpoint.load_state(folder)[0]["curriculum.pass_rate"] for folder in folders]
+    assert heard[0] == heard[1] == heard[2]
+    assert len(heard[0]["removed"]) > 3
