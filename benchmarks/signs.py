@@ -104,8 +104,9 @@ def table(rows: list[dict[str, Any]], groups: int, command: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--groups", type=int, default=100_000)
-    # A method with a sampler makes its own rows; random ones would not be of its kind.
-    names = [name for name in method_names() if load_method(name).sampler is None]
+    # A method with a sampler or a cut makes its own rows; random ones would not be of its kind.
+    methods = {name: load_method(name) for name in method_names()}
+    names = [name for name, method in methods.items() if not (method.sampler or method.cut)]
     parser.add_argument("--methods", nargs="+", choices=names, default=names)
     parser.add_argument("--write", action="store_true", help="docs/methods/signs.md and signs.json")
     options = parser.parse_args()

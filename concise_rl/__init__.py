@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from concise_rl.errors import UserError
     from concise_rl.evaluation import Evaluation, evaluate, replay
     from concise_rl.methods import load_method, method_names
-    from concise_rl.methods.contracts import Advantage, Curriculum, Edit, Filter, Out, Sampler, Shaper
+    from concise_rl.methods.contracts import Advantage, Curriculum, Cut, Edit, Filter, Out, Sampler, Shaper
     from concise_rl.methods.history import History
     from concise_rl.methods.method import Method, Result
     from concise_rl.verifiers import Verdict
@@ -28,7 +28,7 @@ _HOME = {
     "concise_rl.engine.trainer": ("ConciseConfig", "ConciseTrainer", "training_dataset"),
     "concise_rl.errors": ("UserError",),
     "concise_rl.evaluation": ("Evaluation", "evaluate", "replay"),
-    "concise_rl.methods.contracts": ("Advantage", "Curriculum", "Edit", "Filter", "Out", "Sampler", "Shaper"),
+    "concise_rl.methods.contracts": ("Advantage", "Curriculum", "Cut", "Edit", "Filter", "Out", "Sampler", "Shaper"),
     "concise_rl.methods.history": ("History",),
     "concise_rl.methods.method": ("Method", "Result"),
     "concise_rl.methods.recipes": ("load_method", "method_names"),
@@ -40,6 +40,7 @@ __all__ = [
     "ConciseConfig",
     "ConciseTrainer",
     "Curriculum",
+    "Cut",
     "Edit",
     "Evaluation",
     "Filter",

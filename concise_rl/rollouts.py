@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Protocol
 
@@ -122,12 +122,14 @@ class Finish(str, Enum):
     - `limit`: it reached its limit.
     - `budget`: a thinking budget closed its thought, and the policy answered.
     - `forced`: the sampler put tokens into it otherwise, or ended it.
+    - `cut`: the method cut it, once it was judged.
     """
 
     eos = "eos"
     limit = "limit"
     budget = "budget"
     forced = "forced"
+    cut = "cut"
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,28 @@ class LocalRollout:
     def length(self) -> int:
         """Sampled tokens, EOS included."""
         return len(self.token_ids) if self.sampled is None else sum(map(bool, self.sampled))
+
+    def first(self, n: int) -> LocalRollout:
+        """The completion up to its n-th sampled token, as the method cut it: without text and verdict, which are of
+        all of it."""
+        own = np.ones(len(self.token_ids), dtype=bool) if self.sampled is None else np.asarray(self.sampled, dtype=bool)
+        end = int(np.flatnonzero(own)[n - 1]) + 1
+
+        def head(values: Any) -> Any:
+            return None if values is None else values[:end]
+
+        return replace(
+            self,
+            token_ids=self.token_ids[:end],
+            completion="",
+            verdict=None,
+            limit=n,
+            sampled=head(self.sampled),
+            trained=head(self.trained),
+            drawn={place: logprob for place, logprob in self.drawn.items() if place < end},
+            finish=Finish.cut,
+            sampler_logprobs=head(self.sampler_logprobs),
+        )
 
     def finished(self, vocabulary: TokenVocabulary) -> Finish:
         """`finish`, or what the last token says."""

@@ -47,7 +47,7 @@ class MethodNode:
 
     Attributes:
         name: recipe name.
-        edit, curriculum, sampler: at most one of each.
+        edit, curriculum, sampler, cut: at most one of each.
         filters: which rows teach, each and-ed to those before.
         shapers: applied left to right.
         advantage: one, or a list from reward to credit.
@@ -57,6 +57,7 @@ class MethodNode:
     edit: Any = None
     curriculum: Any = None
     sampler: Any = None
+    cut: Any = None
     filters: list[Any] = field(default_factory=list)
     shapers: list[Any] = field(default_factory=list)
     advantage: Any = "group_relative"

@@ -46,7 +46,6 @@ def run(config: DictConfig) -> None:
     # What can be refused without a model is refused before one is loaded.
     method = configuration.method_of(config)
     unreached(config, method)
-    configuration.teaching_of(config)
     configuration.verifier_of(config)
     configuration.to_object(config.data, "data")
     configuration.guard_of(config)
@@ -55,6 +54,7 @@ def run(config: DictConfig) -> None:
 
     from accelerate import PartialState
 
+    from concise_rl.engine.groups import check_teaching
     from concise_rl.engine.trainer import ConciseConfig
     from concise_rl.model.loading import check_policy
     from concise_rl.ranks import first_decides
@@ -63,6 +63,7 @@ def run(config: DictConfig) -> None:
     check_policy(config.model, config.peft)
     folder = run_folder(config)
     args = ConciseConfig(output_dir=str(folder), **configuration.trainer_fields(config))
+    check_teaching(method, configuration.teaching_of(config), args.num_generations)
     PartialState()  # names the ranks
     with StopSignals() as signals, ExitStack() as held:
 

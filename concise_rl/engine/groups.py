@@ -15,10 +15,12 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from concise_rl.batch import RolloutBatch
+from concise_rl.batch import OPTIONAL_FIELDS, RolloutBatch
+from concise_rl.errors import UserError
 from concise_rl.methods.contracts import Filter
 from concise_rl.methods.filters.untruncated import Untruncated
 from concise_rl.methods.filters.zero_variance import DropZeroVariance
+from concise_rl.methods.method import Method
 from concise_rl.options import Teaching, Truncated, ZeroVariance
 from concise_rl.ranks import on_every_rank, rank
 from concise_rl.rollouts import LocalRollout
@@ -48,6 +50,27 @@ def judge(
     asked = [("" if cut else text, reference) for (text, reference), cut in zip(pairs, cut_off, strict=True)]
     verdicts = verify_many(verifier, asked, **options)
     return [Verdict.of(False) if cut and v.correct else v for v, cut in zip(verdicts, cut_off, strict=True)]
+
+
+def check_teaching(method: Method, teaching: Teaching, group_size: int) -> None:
+    """Refuse a method whose components cannot work on groups of this size, or under these rules.
+
+    Raises:
+        UserError: names the component, the rule and the remedy.
+    """
+    if method.cut:
+        method.cut.check(group_size)
+        if teaching.truncated is Truncated.mask:
+            raise UserError(
+                f"truncated=mask leaves the rows that {type(method.cut).__name__} cuts out of the loss, so that "
+                "cutting teaches nothing: use truncated=wrong or as_is"
+            )
+    signals = sorted(set(OPTIONAL_FIELDS) & method.curriculum.needs) if method.curriculum else []
+    if signals and teaching.zero_variance is ZeroVariance.refill:
+        raise UserError(
+            f"{type(method.curriculum).__name__} needs {', '.join(signals)} of every group, and zero_variance=refill "
+            "scores none of those it throws away: use zero_variance=drop"
+        )
 
 
 def leave_out(batch: RolloutBatch, teaching: Teaching) -> RolloutBatch:

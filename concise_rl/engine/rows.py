@@ -18,13 +18,17 @@ import numpy as np
 from datasets import Dataset
 from torch import Tensor
 
+from concise_rl.batch import PART_PREFIX, SAMPLED_TOKENS
+from concise_rl.engine.collect import Collected, collect
 from concise_rl.engine.generate import DealtGenerate
 from concise_rl.engine.groups import DatasetRow, Sample, judge, refill
 from concise_rl.engine.order import EpochSampler, PromptSource
 from concise_rl.engine.resuming import ResumableTrainer
 from concise_rl.errors import UserError
+from concise_rl.methods.contracts import Component, Cut
 from concise_rl.methods.drawing import seeded
 from concise_rl.methods.method import Method
+from concise_rl.methods.repetition import REPETITION
 from concise_rl.options import Teaching, ZeroVariance
 from concise_rl.ranks import every_rank
 from concise_rl.rollouts import LocalRollout, PolicyPrompt, Sampled, TokenRequest, TokenVocabulary
@@ -89,15 +93,15 @@ class RowsTrainer(ResumableTrainer):
     # -- rollouts -----------------------------------------------------------------------------------------------------
 
     def _generate(self, prompts: list) -> tuple:
-        """Sample and judge this rank's rows; under `zero_variance=refill` other prompts take the places of some."""
+        """Sample, judge and cut this rank's rows; with `zero_variance=refill` other prompts take the places of some."""
         hand = self.generation
         hand.samples, generated = self._sample(hand.rows, prompts)
-        if self._mode == "train" and self.teaching.zero_variance is ZeroVariance.refill:
-            cost = self._refill(generated)
+        refills = self.teaching.zero_variance is ZeroVariance.refill
+        if self._mode == "train" and (refills or self.method.cut):
+            for name, value in (self._refill(generated) if refills else {}).items():
+                self._metrics["train"][name].append(value)
             hand.rows[:] = [s.row for s in hand.samples]
             prompts[:] = [s.row["prompt"] for s in hand.samples]
-            for name, value in cost.items():
-                self._metrics["train"][name].append(value)
             masks, logprobs = generated[2], generated[4]
             generated = (
                 [s.prompt_ids for s in hand.samples],
@@ -123,21 +127,66 @@ class RowsTrainer(ResumableTrainer):
             )
             for b, row in enumerate(rows)
         ]
-        cut_off = [self.vocabulary.cut_off(rollout.token_ids) for rollout in rollouts]
+        samples = [
+            Sample(row, prompt_ids[b], messages[b], rollout, self.vocabulary.cut_off(rollout.token_ids))
+            for b, (row, rollout) in enumerate(zip(rows, self._judged(rows, rollouts), strict=True))
+        ]
+        if self.method.cut and self._mode == "train":
+            self._refuse_rich(generated, f"cut={type(self.method.cut).__name__} cuts", "leave it out")
+            samples = self._cut(samples)
+        return samples, generated
+
+    def _judged(self, rows: Sequence[DatasetRow], rollouts: Sequence[LocalRollout]) -> list[LocalRollout]:
         verdicts = judge(
             self.verifier,
             [(rollout.completion, row["reference"]) for rollout, row in zip(rollouts, rows, strict=True)],
-            cut_off,
+            [self.vocabulary.cut_off(rollout.token_ids) for rollout in rollouts],
             truncated=self.teaching.truncated,
             deadline_seconds=self.verify_deadline_seconds,
             think_end=self.vocabulary.think_end,
         )
-        judged = [
+        return [
             dataclasses.replace(rollout, verdict=verdict, reference=row["reference"])
             for rollout, verdict, row in zip(rollouts, verdicts, rows, strict=True)
         ]
-        samples = [Sample(row, prompt_ids[b], messages[b], judged[b], cut_off[b]) for b, row in enumerate(rows)]
-        return samples, generated
+
+    def _cut(self, samples: list[Sample]) -> list[Sample]:
+        """This rank's samples as the method's cut leaves them; what is shorter than it was is judged again.
+
+        The cost `sampled_tokens` stays that of all that was sampled.
+        """
+        own = [
+            dataclasses.replace(s.rollout, costs={**s.rollout.costs, SAMPLED_TOKENS: float(s.rollout.length)})
+            for s in samples
+        ]
+        cuts = [c for _, c in self.method.of_kind(Cut)]
+        everything = self._batch_of(every_rank(own), self.num_generations, cuts).batch
+        kept = self.method.kept_tokens(everything).tolist()[self.accelerator.process_index * len(own) :]
+        shorter = [b for b, rollout in enumerate(own) if kept[b] < rollout.length]
+        heads = [own[b].first(kept[b]) for b in shorter]
+        heads = [dataclasses.replace(head, completion=self._text(head.token_ids)) for head in heads]
+        for b, rollout in zip(shorter, self._judged([samples[b].row for b in shorter], heads), strict=True):
+            own[b] = rollout
+        return [
+            dataclasses.replace(
+                s, rollout=rollout, message=_reworded(s.message, rollout.completion) if b in shorter else s.message,
+                cut_off=self.vocabulary.cut_off(rollout.token_ids),
+            )
+            for b, (s, rollout) in enumerate(zip(samples, own, strict=True))
+        ]  # fmt: skip
+
+    def _batch_of(self, rows: list[LocalRollout], group_size: int, components: Sequence[Component]) -> Collected:
+        """Rows of all ranks as the batch that these components ask for."""
+        asking = [c for c in components if PART_PREFIX + REPETITION in c.needs]
+        ngrams = [int(getattr(c, "repetition_ngram", 0)) for c in asking]
+        return collect(
+            rows,
+            group_size=group_size,
+            step=self.state.global_step,
+            vocabulary=self.vocabulary,
+            needs=frozenset().union(*(c.needs for c in components)),
+            repetition_ngram=max(ngrams, default=0),
+        )
 
     def _rollout(
         self, row: DatasetRow, prompt_ids: Sequence[int], ids: Sequence[int], mask: Any, logprobs: Any
@@ -166,10 +215,13 @@ class RowsTrainer(ResumableTrainer):
         skip = self.vocabulary.eos_ids | {self._tokenizer.pad_token_id}
         return self._tokenizer.decode([token for token in ids if token not in skip])
 
-    def _refill(self, generated: tuple) -> dict[str, float]:
+    def _refuse_rich(self, generated: tuple, who: str, remedy: str) -> None:
         _, _, tool_mask, _, _, extra_fields, images, _ = generated
         if (tool_mask is not None and not self.method.sampler) or images is not None or extra_fields:
-            raise UserError("zero_variance=refill samples plain text, not tools, images or a rollout_func: use drop")
+            raise UserError(f"{who} plain text, not tools, images or a rollout_func: {remedy}")
+
+    def _refill(self, generated: tuple) -> dict[str, float]:
+        self._refuse_rich(generated, "zero_variance=refill samples", "use drop")
 
         def draw(n: int, used: Collection[str], round_number: int) -> list[DatasetRow]:
             place = [*self._place, round_number]
@@ -261,6 +313,11 @@ class RowsTrainer(ResumableTrainer):
 def prompt_text(prompt: str | list[dict[str, str]]) -> str:
     """A prompt for people: the text, or the last message of a conversation."""
     return prompt if isinstance(prompt, str) else prompt[-1]["content"]
+
+
+def _reworded(message: Any, text: str) -> Any:
+    """A completion as TRL logs it, with another text."""
+    return text if isinstance(message, str) else [{**message[-1], "content": text}]
 
 
 def loss_mask(rollout: LocalRollout) -> list[int]:

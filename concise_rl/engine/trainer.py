@@ -19,22 +19,19 @@ from accelerate.utils import gather
 from datasets import Dataset
 from torch import Tensor
 
-from concise_rl.batch import OPTIONAL_FIELDS, PART_PREFIX, RolloutBatch
+from concise_rl.batch import OPTIONAL_FIELDS, RolloutBatch
 from concise_rl.data import Prompt, render
-from concise_rl.engine.collect import Collected, collect
-from concise_rl.engine.groups import leave_out
+from concise_rl.engine.collect import Collected
+from concise_rl.engine.groups import check_teaching, leave_out
 from concise_rl.engine.lean import ConciseConfig
 from concise_rl.engine.order import PromptSource
 from concise_rl.engine.resuming import check_window
 from concise_rl.engine.rows import Generation, RowsTrainer
-from concise_rl.errors import UserError
-from concise_rl.methods.contracts import Component
 from concise_rl.methods.method import Method, Result
 from concise_rl.methods.metrics import step_metrics
-from concise_rl.methods.repetition import REPETITION
-from concise_rl.options import Teaching, ZeroVariance
+from concise_rl.options import Teaching
 from concise_rl.ranks import every_rank
-from concise_rl.rollouts import LocalRollout, StepRecord, StepSink, TokenVocabulary, single_token
+from concise_rl.rollouts import Finish, StepRecord, StepSink, TokenVocabulary, single_token
 from concise_rl.verifiers import Verifier
 
 SIGNALS = frozenset(OPTIONAL_FIELDS)
@@ -112,17 +109,8 @@ class ConciseTrainer(RowsTrainer):
         if method.sampler:
             method.sampler.check(self.vocabulary, group_size=self.num_generations, limit=self.max_completion_length)
             self.rollout_func = self._roll_out
-        self._check_refill()
+        check_teaching(method, self.teaching, self.num_generations)
         check_window(self.args)
-
-    def _check_refill(self) -> None:
-        curriculum = self.method.curriculum
-        signals = sorted(SIGNALS & curriculum.needs) if curriculum else []
-        if signals and self.teaching.zero_variance is ZeroVariance.refill:
-            raise UserError(
-                f"{type(curriculum).__name__} needs {', '.join(signals)} of every group, and zero_variance=refill "
-                "scores none of those it throws away: use zero_variance=drop"
-            )
 
     def visits_per_prompt(self) -> float:
         """How often the whole run draws each prompt, on average."""
@@ -207,19 +195,6 @@ class ConciseTrainer(RowsTrainer):
             ]
         return self._batch_of(every_rank(local), group_size, list(self.method.components.values()))
 
-    def _batch_of(self, rows: list[LocalRollout], group_size: int, components: Sequence[Component]) -> Collected:
-        """Rows of all ranks as the batch that these components ask for."""
-        asking = [c for c in components if PART_PREFIX + REPETITION in c.needs]
-        ngrams = [int(getattr(c, "repetition_ngram", 0)) for c in asking]
-        return collect(
-            rows,
-            group_size=group_size,
-            step=self.state.global_step,
-            vocabulary=self.vocabulary,
-            needs=frozenset().union(*(c.needs for c in components)),
-            repetition_ngram=max(ngrams, default=0),
-        )
-
     def _apply(self, collected: Collected, training: bool) -> Result:
         """What the method makes of the step. Evaluation sees the state of training and must not move it."""
         batch = leave_out(collected.batch, self.teaching)
@@ -245,6 +220,8 @@ class ConciseTrainer(RowsTrainer):
         metrics = step_metrics(collected.batch, result.reward, result.credit, taught=taught) | result.metrics
         if self.method.filters or self.teaching.leaves_out:
             metrics["left_out_frac"] = float((~result.counts & collected.batch.scorable).double().mean())
+        if self.method.cut:
+            metrics["cut_frac"] = collected.finishes.count(Finish.cut.value) / len(collected.finishes)
         self._replace_trl_logs(metrics, result.reward, result.credit)
         output["advantages"] = self._own_credit(result.credit, output["completion_ids"].shape[1])
         self._leave_out(output, result.counts)

@@ -15,7 +15,19 @@ from concise_rl.methods.registry import home_of
 
 _HOMES = {
     **dict.fromkeys(
-        ("Advantage", "Component", "Curriculum", "Edit", "Filter", "Out", "Sampler", "Selector", "Shaper", "Transform"),
+        (
+            "Advantage",
+            "Component",
+            "Curriculum",
+            "Cut",
+            "Edit",
+            "Filter",
+            "Out",
+            "Sampler",
+            "Selector",
+            "Shaper",
+            "Transform",
+        ),
         "concise_rl.methods.contracts",
     ),
     "History": "concise_rl.methods.history",

@@ -138,6 +138,21 @@ class Sampler(Component):
         raise NotImplementedError
 
 
+class Cut(Component):
+    """How many tokens of each row are kept, once all rows are judged; a row that is cut is judged again."""
+
+    def check(self, group_size: int) -> None:
+        """Refuse, before the first step, a group size with which nothing can be cut.
+
+        Raises:
+            UserError: names the field, its value and the remedy.
+        """
+
+    def __call__(self, batch: RolloutBatch) -> Tensor:
+        """(N,) int64, sampled tokens that the row keeps, from 1 to its length; in training alone."""
+        raise NotImplementedError
+
+
 class Edit(Component):
     """A change of a prompt's text and columns, in training and evaluation; its content key never changes."""
 
@@ -193,6 +208,26 @@ def check_keep(component: Filter, batch: RolloutBatch, keep: Any) -> Tensor:
         came = f"{keep.dtype} of shape {tuple(keep.shape)}" if isinstance(keep, Tensor) else _kind(keep)
         raise ValueError(f"{type(component).__name__} returned {came}; a filter returns bool of ({batch.n_rows},)")
     return keep
+
+
+def check_kept_tokens(component: Cut, batch: RolloutBatch, kept: Any) -> Tensor:
+    """A cut's answer, refused unless it is (N,) int64 from 1 (0 for an empty row) to the row's length.
+
+    Raises:
+        ValueError: names the class, what came, and what was expected.
+    """
+    name = type(component).__name__
+    if not isinstance(kept, Tensor) or kept.dtype != torch.int64 or kept.shape != (batch.n_rows,):
+        came = f"{kept.dtype} of shape {tuple(kept.shape)}" if isinstance(kept, Tensor) else _kind(kept)
+        raise ValueError(f"{name} returned {came}; a cut returns int64 of ({batch.n_rows},)")
+    odd = (kept > batch.lengths) | (kept < batch.lengths.clamp(max=1))
+    if bool(odd.any()):
+        row = int(odd.nonzero()[0, 0])
+        raise ValueError(
+            f"{name} keeps {int(kept[row])} tokens of row {row}, which has {int(batch.lengths[row])}: a cut keeps "
+            "from 1 token to all"
+        )
+    return kept
 
 
 def _check_finite(name: str, noun: str, batch: RolloutBatch, value: Tensor) -> None:

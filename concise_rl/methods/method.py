@@ -16,6 +16,7 @@ from concise_rl.methods.contracts import (
     Advantage,
     Component,
     Curriculum,
+    Cut,
     Edit,
     Filter,
     Sampler,
@@ -24,6 +25,7 @@ from concise_rl.methods.contracts import (
     State,
     Transform,
     check_keep,
+    check_kept_tokens,
     check_value,
 )
 from concise_rl.methods.statistics import zero_where_out
@@ -113,6 +115,10 @@ class Method:
         return next((c for _, c in self.of_kind(Sampler)), None)
 
     @property
+    def cut(self) -> Cut | None:
+        return next((c for _, c in self.of_kind(Cut)), None)
+
+    @property
     def edit(self) -> Edit | None:
         return next((c for _, c in self.of_kind(Edit)), None)
 
@@ -168,6 +174,16 @@ class Method:
             states = _kept(states, slot, state)
         return batch, states
 
+    def kept_tokens(self, batch: RolloutBatch) -> Tensor:
+        """(N,) int64, how many of its sampled tokens each row keeps; all of them without a cut.
+
+        Raises:
+            ValueError: the cut's answer is none; names it.
+        """
+        for slot, cut in self.of_kind(Cut):
+            return check_kept_tokens(cut, batch, self.at(slot, batch.step)(batch))
+        return batch.lengths
+
     def observe(self, batch: RolloutBatch, states: States) -> States:
         """The states with the step in the curriculum's."""
         for slot, _ in self.of_kind(Curriculum):
@@ -197,6 +213,7 @@ KINDS: dict[str, type] = {
     "edit": Edit,
     "curriculum": Curriculum,
     "sampler": Sampler,
+    "cut": Cut,
     "filter": Filter,
     "shaper": Shaper,
     "advantage": Advantage,

@@ -28,6 +28,7 @@ SLOT_OF = {
     "edit": "edit",
     "curriculum": "curriculum",
     "sampler": "sampler",
+    "cut": "cut",
     "filters": "filter",
     "shapers": "shaper",
     "advantage": "advantage",

@@ -88,6 +88,9 @@ SHELVES: dict[str, dict[str, str]] = {
         "hbpo": "AnnouncedBudgets",
         "jet": "ExitsAtShares",
     },
+    "cut": {
+        "dot": "OutlierCut",
+    },
     "edit": {
         "l1_prompt": "L1Prompt",
         "budget_prompt": "BudgetPrompt",
@@ -103,6 +106,7 @@ FOLDERS = {
     "filter": "filters",
     "curriculum": "curricula",
     "sampler": "samplers",
+    "cut": "cuts",
     "edit": "edits",
 }
 """Kind of component to its shelf."""

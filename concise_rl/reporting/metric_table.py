@@ -108,6 +108,13 @@ _TABLE = (
         _STEP,
     ),
     Metric(
+        "cut_frac",
+        "cut by the method",
+        "%",
+        "rows that the method's cut shortened / N; only under a method with one, such as dot",
+        _STEP,
+    ),
+    Metric(
         "sampled_accuracy",
         "accuracy of all sampled",
         "%",

@@ -21,7 +21,7 @@ from concise_rl.model.loading import load_model
 
 @pytest.mark.parametrize("method", method_names())
 def test_every_method_trains_a_step(make_trainer, method):
-    trainer, seen = make_trainer(f"method={method}")
+    trainer, seen = make_trainer(f"method={method}", *(["cut.dot.alpha=1"] if method == "dot" else []))
     start = copy.deepcopy(trainer.model.state_dict())
     trainer.train()
     record = seen.records[0]

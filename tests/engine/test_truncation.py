@@ -257,9 +257,9 @@ def test_one_way_to_mask_and_only_known_choices():
 
 @pytest.mark.parametrize("method", method_names())
 def test_every_method_logs_what_shaping_did_to_right_answers(make_trainer, method):
-    trainer, seen = make_trainer(
-        f"method={method}", "trainer.max_completion_length=160", "trainer.max_steps=1", kind=scripted(say)
-    )
+    rules = [f"method={method}", "trainer.max_completion_length=160", "trainer.max_steps=1"]
+    rules += ["cut.dot.alpha=1"] if method == "dot" else []  # groups of four have no outlier at 3
+    trainer, seen = make_trainer(*rules, kind=scripted(say))
     trainer.train()
     assert 0 <= seen.metrics[0]["wiped_correct_frac"] <= 1
     # A sampler makes other rows of what the script says, an edit other questions than it knows the answers to.

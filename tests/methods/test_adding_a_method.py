@@ -71,6 +71,14 @@ def test_a_filtered_row_teaches_nothing() -> None:
     assert result.credit.tolist() == [0.5, -0.5, 0, 0]
 
 
+def test_a_cut_keeps_twice_the_shortest() -> None:
+    batch = batch_of([10, 50, 30, 15], [1, 1, 1, 1])
+    assert method("method.cut=my_cut.py:ToTheShortest").kept_tokens(batch).tolist() == [10, 20, 20, 15]
+    assert method("method.cut=my_cut.py:ToTheShortest").kept_tokens(batch.replace(correct=~batch.correct)).tolist() == [
+        10, 50, 30, 15
+    ]  # fmt: skip
+
+
 def test_curriculum_edit_and_sampler_train(tmp_path: Path) -> None:
     """The three that touch prompts and tokens, together, for two steps on the embedded model."""
     run = [

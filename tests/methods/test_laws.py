@@ -19,7 +19,7 @@ from torch import Tensor
 from concise_rl.batch import COLUMN_PREFIX, FIELDS, PART_PREFIX, RolloutBatch
 from concise_rl.data import Prompt
 from concise_rl.engine.checkpoint import load_state, save_state
-from concise_rl.methods.contracts import Advantage, Out, Shaper, check_keep, check_value
+from concise_rl.methods.contracts import Advantage, Out, Shaper, check_keep, check_kept_tokens, check_value
 from concise_rl.methods.history import History
 from concise_rl.methods.method import Method
 from concise_rl.methods.recipes import RECIPES, configure, load_method, method_names
@@ -306,6 +306,33 @@ def test_a_filter_is_pure_and_leaves_groups_and_resumed_runs_alone(link, seed):
 def test_a_filter_answers_degenerate_groups(link, rows):
     batch = random_batch(0, link.needs, **rows)
     check_keep(link, batch, link(batch, link.init())[0])
+
+
+# -- cuts --------------------------------------------------------------------------------------------------------------
+
+
+@cases("cut")
+@seeds
+def test_a_cut_is_pure_and_keeps_groups_apart(link, seed):
+    batch = random_batch(seed, link.needs, group_size=16)
+    batch = batch.replace(lengths=torch.where(torch.arange(batch.n_rows) % 16 == 0, 900, batch.think_lengths + 1))
+    every = torch.ones_like(batch.correct)
+    batch = batch.replace(correct=every, scorable=every, counts=every)
+    kept = check_kept_tokens(link, batch, link(batch))
+    assert bool((kept < batch.lengths).any())
+    assert torch.equal(kept, link(batch))
+    order = list(range(batch.n_prompts))[::-1]
+    rows = torch.arange(batch.n_rows).reshape(batch.n_prompts, -1)[order].flatten()
+    assert torch.equal(link(batch.take_prompts(order)), kept[rows])
+    alone = torch.cat([link(batch.take_prompts([p])) for p in range(batch.n_prompts)])
+    assert torch.equal(alone, kept)
+
+
+@cases("cut")
+@degenerate
+def test_a_cut_answers_degenerate_groups(link, rows):
+    batch = random_batch(0, link.needs, **rows)
+    check_kept_tokens(link, batch, link(batch))
 
 
 # -- curricula ---------------------------------------------------------------------------------------------------------

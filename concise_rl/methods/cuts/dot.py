@@ -10,6 +10,7 @@ from torch import Tensor
 
 from concise_rl.batch import RolloutBatch
 from concise_rl.errors import UserError
+from concise_rl.methods.contracts import Cut
 from concise_rl.methods.statistics import group_count, group_mean, group_std, right
 
 SMALLEST_SHARE = 16
@@ -17,14 +18,14 @@ SMALLEST_SHARE = 16
 
 
 @dataclass
-class OutlierCut:
-    """How many tokens of each row dynamic outlier truncation keeps.
+class OutlierCut(Cut):
+    """Dynamic outlier truncation: in a group that is all right, a row far longer than the others is cut.
 
         T = int(mean L + alpha * sd L)        of a group whose rows that count are all right, sample deviation
         keep T of a row with L - T >= margin, all of the others
 
-    It is a function of judged rows, and a row that it cuts must be judged again, on the cut text, as truncated. So it
-    is no filter (a cut row still teaches, mostly as a wrong one) and no sampler (which knows no verdicts).
+    A cut row is judged again, on what is left of it, as truncated: mostly it is wrong then, and the group, which had
+    nothing to teach, teaches not to run on.
 
     With G rows no length lies more than (G - 1) / sqrt(G) deviations above the mean: at alpha 3 a group needs 11 rows.
 
@@ -47,10 +48,9 @@ class OutlierCut:
                 raise UserError(f"OutlierCut.{name}={getattr(self, name)}: must be 0 or more")
 
     def __call__(self, batch: RolloutBatch) -> Tensor:
-        """(N,) int64, from 0 to the row's length."""
-        self.check(batch.group_size)
+        """(N,) int64, from 1 to the row's length."""
         lengths = batch.lengths.double()
-        threshold = torch.floor(group_mean(batch, lengths) + self.alpha * group_std(batch, lengths))
+        threshold = torch.floor(group_mean(batch, lengths) + self.alpha * group_std(batch, lengths)).clamp(min=1)
         all_right = (group_count(batch, right(batch)) == group_count(batch)) & batch.counts
         outlier = all_right & (lengths - threshold >= self._margin(lengths))
         return torch.where(outlier, threshold, lengths).long()

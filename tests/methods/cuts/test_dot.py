@@ -6,7 +6,7 @@ import pytest
 
 from concise_rl.batch import RolloutBatch
 from concise_rl.errors import UserError
-from concise_rl.methods.edits.dot import OutlierCut
+from concise_rl.methods.cuts.dot import OutlierCut
 
 from ..one_group import one_group
 
