@@ -24,14 +24,17 @@ from concise_rl.data import BENCHMARK_SOURCES, DATA_SOURCES
 from concise_rl.errors import UserError
 from concise_rl.evaluation import Mode
 from concise_rl.evaluation.backends import HTTPBackend
+from concise_rl.methods.contracts import Edit
 from concise_rl.methods.method import Method
 from concise_rl.methods.recipes import (
     RECIPES,
     SCHEDULED,
     assemble,
     check_type,
+    configure,
     entries_of,
     load_class,
+    resolve,
 )
 from concise_rl.methods.registry import SHELVES, closest, components
 from concise_rl.methods.schedules import is_schedule, schedule_of
@@ -130,6 +133,8 @@ def register() -> None:
     groups: dict[str, Mapping[str, Any]] = {
         "data": {**DATA_SOURCES, **TESTBEDS},
         "benchmark": {**BENCHMARK_SOURCES, **TESTBEDS},
+        "edit": {"none": {"name": None}, "own": {"name": "own", "path": "???", "fields": {}}}
+        | {name: {"name": name, **schema} for name, schema in schemas["edit"].items()},
         "mode": {name: _defaults(Mode) | {"name": name} for name in get_args(get_type_hints(Mode)["name"])},
         "backend": {
             "transformers": {"name": "transformers", "batch_rows": 128},
@@ -211,9 +216,10 @@ def explain(error: Exception) -> str:
 
 
 OPEN = re.compile(
-    r"trainer\.|(data\.config|benchmark\.config|backend\.engine|backend\.extra_body|evaluation\.chat_template_kwargs)[.=]"
+    r"trainer\.|(data\.config|benchmark\.config|backend\.engine|backend\.extra_body|edit\.fields|evaluation\.chat_template_kwargs)[.=]"
 )
-"""Overrides of what others define: fields of TRL's GRPOConfig, of a reasoning-gym task, of a template or a server."""
+"""Overrides of what others define: fields of TRL's GRPOConfig, of a reasoning-gym task, of a template, a server, a
+user's own edit."""
 
 
 def open_foreign(overrides: Sequence[str]) -> list[str]:
@@ -241,6 +247,28 @@ def method_of(config: DictConfig) -> Method:
     if not node["shapers"]:
         raise UserError("method.shapers=[] shapes nothing: use [plain] for the task reward as it is")
     return assemble(node, {kind: plain(config[kind]) for kind in SHELVES if kind in config}, trainer)
+
+
+def edit_of(config: DictConfig) -> Edit | None:
+    """The edit of `concise-rl eval`: none, a registered one, or with `edit=own` the class at `edit.path`.
+
+    Raises:
+        UserError: no such file or class, an unknown field, or a value that the edit refuses.
+    """
+    if config.edit.name == "own" and OmegaConf.is_missing(config.edit, "path"):
+        raise UserError("edit.path must be set: edit=own edit.path=my_edits.py:MyEdit")
+    fields = plain(config.edit)
+    name = fields.pop("name")
+    if name is None:
+        return None
+    entry = {"path": fields["path"], **fields["fields"]} if name == "own" else name
+    cls, label, own = resolve("edit", entry, {"edit": {name: fields}})
+    edit, schedules = configure(f"edit.{label}", cls, own)
+    if schedules:
+        raise UserError(f"{next(iter(schedules))}: an evaluation has no steps for a schedule to follow; give a number")
+    if not isinstance(edit, Edit):
+        raise UserError(f"edit={label} is no Edit: derive it from concise_rl.methods.Edit")
+    return edit
 
 
 def plain(node: DictConfig) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,15 +100,15 @@ def planned(config: DictConfig, chosen: str, overrides: Sequence[str]) -> list[T
     tasks: list[Task] = []
     entries: Any = OmegaConf.to_container(config.benchmarks)
     for entry in entries:
-        fields = {str(key): value for key, value in entry.items()} if isinstance(entry, dict) else {"benchmark": entry}
-        if "benchmark" not in fields:
-            raise UserError(f"benchmarks holds {fields}: write a name, or {{benchmark: name, field: value}}")
-        benchmark = str(fields.pop("benchmark"))
-        name = str(fields.pop("name", benchmark))
+        own = {str(key): value for key, value in entry.items()} if isinstance(entry, dict) else {"benchmark": entry}
+        if "benchmark" not in own:
+            raise UserError(f"benchmarks holds {own}: write a name, or {{benchmark: name, field: value}}")
+        benchmark = str(own.pop("benchmark"))
+        name = str(own.pop("name", benchmark))
         if name in [task.name for task in tasks]:
             raise UserError(f"benchmarks names {name} twice: tell them apart, {{benchmark: {benchmark}, name: other}}")
         composed = configuration.compose([*common, f"benchmark={benchmark}"], "eval")
-        for key, value in fields.items():
+        for key, value in own.items():
             if key not in composed.benchmark:
                 known = configuration.closest(key, composed.benchmark)
                 raise UserError(f"benchmarks: {benchmark} has no field {key!r}{known}")
@@ -124,10 +124,19 @@ def _task(name: str, config: DictConfig) -> Task:
 
 
 def default_folder(config: DictConfig) -> Path:
-    """`runs/eval-`, the model's path and the mode, so that two checkpoints or modes never share a folder."""
+    """`runs/eval-`, the model's path, mode and edit, so that two checkpoints or modes never share a folder."""
     model = config.backend.model if config.backend.name == "http" else config.model.path
     mode = "" if config.mode.name == "as_trained" else f"-{config.mode.name}-{config.mode.budget or ''}"
-    return Path("runs") / f"eval-{re.sub(r'[^A-Za-z0-9._-]+', '-', str(model) + mode).strip('-')}"
+    return Path("runs") / f"eval-{re.sub(r'[^A-Za-z0-9._-]+', '-', str(model) + mode + edit_label(config)).strip('-')}"
+
+
+def edit_label(config: DictConfig) -> str:
+    """The edit and those of its fields that are not its defaults, for a folder's name."""
+    edit = configuration.edit_of(config)
+    if edit is None:
+        return ""
+    values = [str(getattr(edit, f.name)) for f in fields(edit) if getattr(edit, f.name) != f.default]  # type: ignore[arg-type]
+    return "-".join(["", type(edit).__name__, *(value[:40] for value in values)])
 
 
 def load_backend(config: DictConfig) -> tuple[Backend, Any]:
@@ -139,10 +148,10 @@ def load_backend(config: DictConfig) -> tuple[Backend, Any]:
     from concise_rl.evaluation.backends import HTTPBackend, TransformersBackend, VLLMBackend
     from concise_rl.model.loading import EMBEDDED, load_model, load_tokenizer
 
-    fields = configuration.to_object(config.backend, "backend")
-    name = fields.pop("name")
+    options = configuration.to_object(config.backend, "backend")
+    name = options.pop("name")
     if name == "http":
-        backend = HTTPBackend(**fields)
+        backend = HTTPBackend(**options)
         if backend.endpoint == "completions" and config.model.path in EMBEDDED:
             raise UserError(
                 f"backend.endpoint=completions renders prompts with the tokenizer of model.path={config.model.path}: "
@@ -156,8 +165,8 @@ def load_backend(config: DictConfig) -> tuple[Backend, Any]:
     tokenizer = load_tokenizer(config.model)
     if name == "vllm":
         loading = {key: config.model[key] for key in ("dtype", "revision", "trust_remote_code")}
-        return VLLMBackend(EMBEDDED.get(config.model.path, config.model.path), **loading, **fields), tokenizer
-    return TransformersBackend(load_model(config.model), tokenizer, **fields), tokenizer
+        return VLLMBackend(EMBEDDED.get(config.model.path, config.model.path), **loading, **options), tokenizer
+    return TransformersBackend(load_model(config.model), tokenizer, **options), tokenizer
 
 
 def evaluate_task(
@@ -179,6 +188,7 @@ def evaluate_task(
             tokenizer,
             prompts,
             task.verifier,
+            edit=configuration.edit_of(config),
             mode=Mode(**configuration.to_object(config.mode, "mode")),
             store=folder / "evaluation.jsonl",
             keep_token_ids=bool(sweep.budgets),

@@ -17,6 +17,7 @@ from concise_rl.verifiers import Verifier
 if TYPE_CHECKING:
     from concise_rl.evaluation import Evaluation, Mode
     from concise_rl.evaluation.judge import Progress
+    from concise_rl.methods.contracts import Edit
 
 LIMIT_OVERRIDES = ("evaluation.max_new_tokens", "trainer.max_completion_length")
 EFFECTIVE_TRAINER_FIELDS = ("max_completion_length", "chat_template_kwargs")
@@ -34,6 +35,7 @@ def evaluate(
     verifier: Verifier,
     *,
     mode: Mode | None = None,
+    edit: Edit | None = None,
     store: Path | None = None,
     keep_token_ids: bool = False,
     on_progress: Progress | None = None,
@@ -53,6 +55,7 @@ def evaluate(
         verifier,
         **settings_of(config),
         mode=mode or Mode(),
+        edit=edit,
         store=store,
         keep_token_ids=keep_token_ids,
         on_progress=on_progress,
@@ -98,7 +101,8 @@ def check_eval(config: DictConfig, overrides: Sequence[str]) -> None:
         overrides: of the command line.
 
     Raises:
-        UserError: a field of training, no limit of tokens that is the model's, or a budget above the limit.
+        UserError: a field of training, no limit of tokens that is the model's, a budget above the limit, or an edit
+            that cannot be built.
     """
     named = [item.lstrip("+~").partition("=")[0] for item in overrides]
     for name in named:
@@ -114,6 +118,7 @@ def check_eval(config: DictConfig, overrides: Sequence[str]) -> None:
             f"evaluation.max_new_tokens is not set: the limit of model={config.model.name} is not that of {model}; "
             "give evaluation.max_new_tokens=N, or the recipe of your model, such as model=qwen3_0.6b"
         )
+    configuration.edit_of(config)
     limit = settings_of(config)["max_new_tokens"]
     budgets = {"sweep.budgets": list(config.sweep.budgets), "mode.budget": [config.mode.budget or 0]}
     for name, values in budgets.items():

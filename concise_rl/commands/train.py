@@ -321,13 +321,11 @@ def quiet_libraries() -> None:
 
 def evaluate(config: DictConfig, model: Any, tokenizer: Any, prompts: Sequence[Any], verifier: Any) -> Any:
     """This run's evaluation of a model; several ranks each take every n-th problem, and all get the whole."""
-    from concise_rl.engine.order import edit_prompt
     from concise_rl.evaluation import Evaluation
     from concise_rl.ranks import on_every_rank, own_share
 
-    method = configuration.method_of(config)
-    edited = [edit_prompt(method, prompt, config.seed) for prompt in own_share(prompts)]
-    share = evaluations.evaluate(config, model, tokenizer, edited, verifier)
+    edit = configuration.method_of(config).edit_at(0)  # one prompt before and after, whatever a schedule does
+    share = evaluations.evaluate(config, model, tokenizer, own_share(prompts), verifier, edit=edit)
     return Evaluation([row for rows in on_every_rank(share.rows) for row in rows], on_every_rank(share.settings)[0])
 
 

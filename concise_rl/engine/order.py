@@ -13,6 +13,7 @@ from concise_rl.data import Prompt
 from concise_rl.engine.groups import DatasetRow, draw_rows
 from concise_rl.errors import UserError
 from concise_rl.methods.drawing import seeded
+from concise_rl.methods.edits.wording import edited
 from concise_rl.methods.method import Method, States
 from concise_rl.ranks import rank
 
@@ -89,20 +90,9 @@ class PromptSource:
 
 
 def edit_prompt(method: Method, prompt: Prompt, seed: int, step: int = 0) -> Prompt:
-    """A prompt as the method's edit makes it; the same one in every step, on every rank, in training and evaluation.
-
-    Raises:
-        ValueError: the edit changed the content key.
-    """
-    for slot, _ in method.of_kind(type(method.edit)) if method.edit else ():
-        edited = method.at(slot, step)(prompt, seeded("edit", seed, prompt.id))
-        if edited.id != prompt.id:
-            raise ValueError(
-                f"{type(method.edit).__name__} changed the content key of prompt {prompt.id}: keep Prompt.id, by "
-                "which histories know the problem"
-            )
-        return edited
-    return prompt
+    """A prompt as the method's edit makes it at this step; see `edited`."""
+    edit = method.edit_at(step)
+    return edited(edit, prompt, seed) if edit else prompt
 
 
 def prompt_of(row: DatasetRow) -> Prompt:

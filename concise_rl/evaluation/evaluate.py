@@ -20,6 +20,8 @@ from concise_rl.evaluation.judge import Job, Judge, Progress
 from concise_rl.evaluation.metrics import notices, paired_difference, summarize
 from concise_rl.evaluation.modes import AS_TRAINED, Mode, complete
 from concise_rl.evaluation.row import EvaluationRow
+from concise_rl.methods.contracts import Edit
+from concise_rl.methods.edits.wording import edited
 from concise_rl.verifiers import Verifier
 
 
@@ -95,6 +97,7 @@ def evaluate(
     min_p: float = 0.0,
     seed: int,
     mode: Mode = AS_TRAINED,
+    edit: Edit | None = None,
     store: str | Path | None = None,
     keep_token_ids: bool = False,
     think_end: str = "</think>",
@@ -116,6 +119,7 @@ def evaluate(
         system: the system prompt.
         samples: completions a problem, one or more.
         max_new_tokens, temperature, top_p, top_k, min_p, mode: see `Sampling` and `Mode`.
+        edit: what becomes of each prompt's text and columns, as in training; drawn by `seed` and content key.
         store: JSONL file in which each completion is stored as soon as it is judged. An evaluation with the same
             settings goes on where the file ends; other settings are refused.
         keep_token_ids: keep the sampled ids in the rows, for `budget_sweep`.
@@ -135,6 +139,9 @@ def evaluate(
     template = dict(chat_template_kwargs or {})
     asked: dict[str, Any] = {"system": system, "samples": samples, "seed": seed, "keep_token_ids": keep_token_ids}
     asked |= {"chat_template_kwargs": template} if template else {}
+    if edit:
+        prompts = [edited(edit, prompt, seed) for prompt in prompts]
+        asked["edit"] = described(edit)
     judge = Judge(
         plan(prompts, tokenizer, system, samples, seed, template),
         verifier,
@@ -157,13 +164,18 @@ def as_backend(model: Any, tokenizer: Any, batch_rows: int = 128) -> Backend:
 
 def settings_of(backend: Backend, verifier: Verifier, mode: Mode, sampling: Sampling) -> dict[str, Any]:
     """What completions and verdicts depend on, as JSON values."""
-    fields: dict[str, Any] = dataclasses.asdict(verifier) if dataclasses.is_dataclass(verifier) else {}
     settings = backend.identity() | {
-        "verifier": {"class": type(verifier).__qualname__} | fields,
+        "verifier": described(verifier),
         "mode": dataclasses.asdict(mode),
         **dataclasses.asdict(sampling),
     }
     return json.loads(json.dumps(settings, default=str))
+
+
+def described(component: Any) -> dict[str, Any]:
+    """A verifier or an edit by its class and fields, as JSON values."""
+    fields = dataclasses.asdict(component) if dataclasses.is_dataclass(component) else {}  # type: ignore[arg-type]
+    return json.loads(json.dumps({"class": type(component).__qualname__, **fields}, default=str))
 
 
 def plan(

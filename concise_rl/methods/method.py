@@ -174,6 +174,10 @@ class Method:
             states = _kept(states, slot, state)
         return batch, states
 
+    def edit_at(self, step: int) -> Edit | None:
+        """The edit with its scheduled fields as they are at a step."""
+        return next((self.at(slot, step) for slot, _ in self.of_kind(Edit)), None)
+
     def kept_tokens(self, batch: RolloutBatch) -> Tensor:
         """(N,) int64, how many of its sampled tokens each row keeps; all of them without a cut.
 

@@ -64,6 +64,9 @@ def sampling_line(settings: Mapping[str, Any]) -> str:
     ]
     if mode["name"] != "as_trained":
         parts.append(f"mode {mode['name']}" + (f" at {mode['budget']} tokens" if mode.get("budget") else ""))
+    if settings.get("edit"):
+        fields = ", ".join(f"{name} {value}" for name, value in settings["edit"].items() if name != "class")
+        parts.append(f"prompts edited by {settings['edit']['class']}" + (f" ({fields})" if fields else ""))
     if settings.get("chat_template_kwargs"):
         parts.append(f"chat template with {json.dumps(settings['chat_template_kwargs'])}")
     return "; ".join(parts)

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from concise_rl.assets import TINY
 from concise_rl.commands import config, train
-from concise_rl.commands.evaluate import planned
+from concise_rl.commands.evaluate import default_folder, planned
 from concise_rl.commands.evaluation import evaluate, settings_of
 from concise_rl.errors import UserError
 from concise_rl.evaluation import Evaluation
@@ -80,6 +80,31 @@ def test_every_setting_reaches_the_evaluation(name):
     assert made.rows[0].think_length == 0, "thinking ends where the model's own tag is"
 
 
+def test_an_evaluation_asks_for_effort_as_training_does(tmp_path, monkeypatch):
+    """The edit reaches text, columns, settings and the folder's name; the problem keeps its key."""
+    (tmp_path / "my_edits.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from concise_rl.methods import Edit\n"
+        "from concise_rl.methods.edits.wording import ask\n\n\n"
+        "@dataclass\nclass Politely(Edit):\n    words: str = ' please'\n\n"
+        "    def __call__(self, prompt, rng):\n        return ask(prompt, self.words)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    low = ["edit=effort", "edit.share=1", "evaluation.problems=3", "evaluation.max_new_tokens=4"]
+    composed = task(*low).config
+    assert default_folder(composed).name.endswith("PromptEffort-1")
+    tokenizer, model = load_tokenizer(composed.model), load_model(composed.model)
+    verifier = config.verifier_of(composed, "benchmark")
+    problems = load_test(composed, config.to_object(composed.benchmark, "benchmark"), verifier)
+    made = evaluate(composed, model, tokenizer, problems, verifier, edit=config.edit_of(composed))
+    assert [row.prompt_id for row in made.rows] == [problem.id for problem in problems]
+    assert all("effort: low" in row.prompt and row.columns["low_effort"] is True for row in made.rows)
+    assert "prompts edited by PromptEffort (level low, share 1" in sampling_line(made.settings)
+    own = task("edit=own", "edit.path=my_edits.py:Politely", "++edit.fields.words=?").config
+    assert config.edit_of(own).words == "?"
+    assert config.edit_of(task("edit=none").config) is None
+
+
 def test_the_two_schemas_are_one():
     schemas = [OmegaConf.to_container(config.compose([], name).evaluation, resolve=True) for name in ("train", "eval")]
     assert schemas[0].keys() == schemas[1].keys()
@@ -108,6 +133,10 @@ def test_model_recipes_carry_their_makers_sampling_and_data_recipes_come_after()
         ),
         (["++trainer.temperature=0"], "trainer.temperature does nothing .*evaluation.temperature"),
         (["trainer.max_completion_lenght=9"], "did you mean max_completion_length"),
+        (["edit=effort", "edit.level=lwo"], "PromptEffort.level='lwo'"),
+        (["edit=own"], "edit.path must be set"),
+        (["edit=own", "edit.path=nowhere.py:Mine"], "there is no file nowhere.py"),
+        (["edit=budget_prompt", "edit.budget={linear: {start: 1, end: 2, steps: 3}}"], "no steps for a schedule"),
         (["model=hf", "model.path=my_model"], "evaluation.max_new_tokens is not set: give the most tokens"),
         (["model.path=my_model"], "the limit of model=tiny is not that of my_model; give evaluation.max_new_tokens=N"),
         (
