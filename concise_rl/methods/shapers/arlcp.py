@@ -38,7 +38,7 @@ class Arlcp(Shaper):
     def apply(self, batch: RolloutBatch, value: Tensor) -> Out:
         """Reward (N,) minus what reflection and length cost."""
         right_N, reflections_N = right(batch), batch.part(REFLECTIONS)
-        a1_N = 0.05 + 0.05 * (reflections_N > 40) + 0.05 * (reflections_N > 80)
+        a1_N = 0.05 + 0.05 * ((reflections_N > 40).double() + (reflections_N > 80))
         of_reflection_N = torch.sigmoid(z_score(batch, reflections_N, right_N, epsilon=1e-6))
         of_length_N = torch.sigmoid(z_score(batch, batch.lengths, right_N, epsilon=1e-6))
         cost_N = torch.where(right_N, a1_N * of_reflection_N + (TOTAL - a1_N) * of_length_N, 0.0)
