@@ -55,6 +55,7 @@ def run(config: DictConfig) -> None:
     from accelerate import PartialState
 
     from concise_rl.engine.groups import check_teaching
+    from concise_rl.engine.reference import check_moving
     from concise_rl.engine.trainer import ConciseConfig
     from concise_rl.model.loading import check_policy
     from concise_rl.ranks import first_decides
@@ -64,6 +65,7 @@ def run(config: DictConfig) -> None:
     folder = run_folder(config)
     args = ConciseConfig(output_dir=str(folder), **configuration.trainer_fields(config))
     check_teaching(method, configuration.teaching_of(config), args.num_generations)
+    check_moving(args, adapter=config.peft is not None)
     PartialState()  # names the ranks
     with StopSignals() as signals, ExitStack() as held:
 

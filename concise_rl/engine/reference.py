@@ -1,12 +1,22 @@
-"""The model that a KL term compares with is the one that the run began with, however that was loaded."""
+"""The model that a KL term compares with: the one that the run began with, however that was loaded; or one that follows
+the policy (`trainer.sync_ref_model`), which is part of a checkpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
 from trl.trainer import grpo_trainer
+
+from concise_rl.engine.disk import CheckpointError
+from concise_rl.errors import UserError
+
+REFERENCE_FILE = "reference.safetensors"
+"""The weights of a reference that follows the policy, in a checkpoint."""
 
 
 @contextmanager
@@ -22,3 +32,47 @@ def reference_from(load: Callable[[], Any]) -> Iterator[None]:
         yield
     finally:
         grpo_trainer.create_model_from_path = kept
+
+
+def check_moving(args: Any, *, adapter: bool, sharded: bool = False) -> None:
+    """Refuse a reference that should follow the policy and cannot, or that no checkpoint could hold.
+
+    Raises:
+        UserError: there is no KL term, the policy is an adapter, or the weights are sharded.
+    """
+    if not args.sync_ref_model:
+        return
+    if args.beta == 0:
+        raise UserError("trainer.sync_ref_model=true without a KL term has no reference: set trainer.beta above 0")
+    if adapter:
+        raise UserError(
+            "trainer.sync_ref_model=true: with an adapter the reference is the model without it and cannot follow; "
+            "train all weights, peft=none, or set trainer.sync_ref_model=false"
+        )
+    if sharded:
+        raise UserError(
+            "trainer.sync_ref_model=true: under ZeRO-3 and FSDP no checkpoint holds the reference, a resumed run would "
+            "be another: use DDP or ZeRO-2, or set trainer.sync_ref_model=false"
+        )
+
+
+def save_reference(model: Any, folder: Path) -> None:
+    """Write a reference that follows the policy beside the weights."""
+    save_model(model, str(folder / REFERENCE_FILE))
+
+
+def load_reference(model: Any, folder: Path) -> None:
+    """Bring back what `save_reference` wrote.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or of another model.
+    """
+    path = folder / REFERENCE_FILE
+    try:
+        load_model(model, str(path))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{path} cannot be read ({reason}): the checkpoint was saved without trainer.sync_ref_model, or is "
+            "damaged; resume from another"
+        ) from error

@@ -19,6 +19,7 @@ from accelerate.utils import set_seed
 
 from concise_rl.engine import checkpoint
 from concise_rl.engine.lean import LeanTrainer
+from concise_rl.engine.reference import load_reference, save_reference
 from concise_rl.errors import UserError
 from concise_rl.methods.method import Method, States
 
@@ -60,6 +61,8 @@ class ResumableTrainer(LeanTrainer):
         try:
             with checkpoint.saving(staging):
                 super()._save_checkpoint(model, trial)
+                if self._follows and self.accelerator.is_main_process:
+                    save_reference(self.accelerator.unwrap_model(self.ref_model), staging / name)
         finally:
             self._staging_dir = None
         self.accelerator.wait_for_everyone()
@@ -70,6 +73,11 @@ class ResumableTrainer(LeanTrainer):
             if self.args.save_total_limit:
                 checkpoint.rotate(run_dir, self.args.save_total_limit, newest=self.state.global_step)
         self.accelerator.wait_for_everyone()
+
+    @property
+    def _follows(self) -> bool:
+        """Whether the KL term's reference follows the policy, and so is state."""
+        return bool(self.args.sync_ref_model)
 
     def _facts(self) -> dict[str, Any]:
         """What must be the same, or be known, when a run goes on."""
@@ -109,6 +117,8 @@ class ResumableTrainer(LeanTrainer):
             self.states = states
             self._saved, self._ancestor = saved, checkpoint.identity(Path(resume_from_checkpoint))
             self.ended = saved.get("ended") if self.honours_end else None
+            if self._follows:
+                load_reference(self.accelerator.unwrap_model(self.ref_model), Path(resume_from_checkpoint))
             self.rollbacks = saved.get("rollbacks", 0) if self.rollbacks is None else self.rollbacks
         return super().train(resume_from_checkpoint, *args, **kwargs)
 

@@ -18,6 +18,7 @@ import torch
 from accelerate.utils import gather
 from datasets import Dataset
 from torch import Tensor
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from concise_rl.batch import OPTIONAL_FIELDS, RolloutBatch
 from concise_rl.data import Prompt, render
@@ -25,6 +26,7 @@ from concise_rl.engine.collect import Collected
 from concise_rl.engine.groups import check_teaching, leave_out
 from concise_rl.engine.lean import ConciseConfig
 from concise_rl.engine.order import PromptSource
+from concise_rl.engine.reference import check_moving
 from concise_rl.engine.resuming import check_window
 from concise_rl.engine.rows import Generation, RowsTrainer
 from concise_rl.methods.method import Method, Result
@@ -111,6 +113,8 @@ class ConciseTrainer(RowsTrainer):
             self.rollout_func = self._roll_out
         check_teaching(method, self.teaching, self.num_generations)
         check_window(self.args)
+        sharded = self.is_fsdp_enabled or is_deepspeed_zero3_enabled()
+        check_moving(self.args, adapter=self.ref_model is None, sharded=sharded)
 
     def visits_per_prompt(self) -> float:
         """How often the whole run draws each prompt, on average."""
