@@ -52,6 +52,7 @@ SHELVES: dict[str, dict[str, str]] = {
         "difficulty_weighted": "DifficultyWeighted",
         "sign_safe": "SignSafe",
         "lead": "LeadCredit",
+        "decs": "Decs",
         "dler": "Dler",
         "scalerl": "Scalerl",
         "prompt_average": "PromptAverage",
