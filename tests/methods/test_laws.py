@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import random
 import tempfile
@@ -20,6 +21,7 @@ from concise_rl.batch import COLUMN_PREFIX, FIELDS, PART_PREFIX, RolloutBatch
 from concise_rl.data import Prompt
 from concise_rl.engine.checkpoint import load_state, save_state
 from concise_rl.methods.contracts import Advantage, Out, Shaper, check_keep, check_kept_tokens, check_value
+from concise_rl.methods.edits.wording import edited
 from concise_rl.methods.history import History
 from concise_rl.methods.method import Method
 from concise_rl.methods.recipes import RECIPES, configure, load_method, method_names
@@ -333,6 +335,25 @@ def test_a_cut_is_pure_and_keeps_groups_apart(link, seed):
 def test_a_cut_answers_degenerate_groups(link, rows):
     batch = random_batch(0, link.needs, **rows)
     check_kept_tokens(link, batch, link(batch))
+
+
+# -- edits -------------------------------------------------------------------------------------------------------------
+
+
+@cases("edit")
+def test_an_edit_keeps_the_problem_and_is_drawn_by_seed_and_key(link):
+    """The same in every step, on every rank and in evaluation; only text and columns change, and JSON holds them."""
+    asked = [Prompt.of(f"question {n}", "7", level=n % 3) for n in range(40)]
+    changed = [edited(link, prompt, seed=3) for prompt in asked]
+    assert changed == [edited(link, prompt, seed=3) for prompt in reversed(asked)][::-1]
+    for before, after in zip(asked, changed, strict=True):
+        assert (after.id, after.reference) == (before.id, before.reference)
+        assert after.messages[-1]["content"].startswith(before.messages[-1]["content"])
+        assert before.columns.items() <= after.columns.items()
+        assert json.loads(json.dumps(dict(after.columns))) == dict(after.columns)
+    assert asked == [Prompt.of(f"question {n}", "7", level=n % 3) for n in range(40)], "what came in stays as it was"
+    talk = Prompt("k", ({"role": "system", "content": "s"}, {"role": "user", "content": "q"}), "7")
+    assert edited(link, talk, seed=0).messages[0] == talk.messages[0], "the words go behind the question"
 
 
 # -- curricula ---------------------------------------------------------------------------------------------------------

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from concise_rl.data.base import Prompt
 from concise_rl.errors import UserError
 from concise_rl.methods.contracts import Edit
+from concise_rl.methods.edits.wording import ask
 from concise_rl.methods.shapers.l1 import NUM_TOKENS, Kind, budget
 from concise_rl.options import choose
 
@@ -49,6 +50,4 @@ class L1Prompt(Edit):
             return prompt
         n = int(asked)
         suffix = f" Think for {n} tokens." if self.kind is Kind.exact else f" Think for maximum {n} tokens."
-        *before, question = prompt.messages
-        question = {**question, "content": question["content"] + suffix}
-        return replace(prompt, messages=(*before, question), columns={**prompt.columns, NUM_TOKENS: n})
+        return ask(prompt, suffix, **{NUM_TOKENS: n})
