@@ -79,6 +79,7 @@ SHELVES: dict[str, dict[str, str]] = {
         "readmit": "Readmit",
         "pools": "Pools",
         "t1": "T1",
+        "dart": "Dart",
     },
     "sampler": {
         "thinking_budget": "ThinkingBudget",
