@@ -18,6 +18,8 @@ usage: concise-rl COMMAND [OPTIONS]
 commands
   train     train a model; Hydra overrides choose method, model, data   concise-rl train method=hapo seed=1
   eval      how well a checkpoint answers, and at how many tokens       concise-rl eval model.path=runs/demo/model
+  sample    judged completions of training problems, to select from     concise-rl sample evaluation.samples=8
+  select    rows for tuning from samples, without RL                    concise-rl select tops samples --out rows.jsonl
   replay    what other methods make of a run's stored rollouts          concise-rl replay runs/demo hapo kimi
   methods   the methods that are built in                               concise-rl methods
   compare   runs and evaluations in one page, Markdown, CSV and figures concise-rl compare runs/grpo runs/hapo
@@ -84,6 +86,36 @@ def evaluate(_: Sequence[str]) -> None:
     from concise_rl.commands import evaluate
 
     evaluate.main()
+
+
+def sample(_: Sequence[str]) -> None:
+    from concise_rl.commands import sample
+
+    sample.main()
+
+
+def select(arguments: Sequence[str]) -> None:
+    """Choose among stored samples: rows for SFT or preference pairs, as TRL takes them, and a report beside them."""
+    parser = argparse.ArgumentParser(prog="concise-rl select", description=select.__doc__)
+    parser.add_argument("selector", help="long2short, tops, dart_prop2diff, ..., or my_selectors.py:Mine")
+    parser.add_argument("stores", nargs="+", metavar="STORE", help="folder or file of samples; and NAME=VALUE fields")
+    parser.add_argument("--out", type=Path, required=True, help="the rows, .jsonl or .parquet")
+    parser.add_argument("--prompts", default="plain", help="plain (default), or as_asked: with what an edit added")
+    options = parser.parse_args(arguments)
+
+    import yaml
+
+    from concise_rl.methods.recipes import load_selector
+    from concise_rl.offline.select import select as select_rows
+    from concise_rl.offline.store import SampleStore
+    from concise_rl.reporting.selection import show_selection
+
+    fields = dict(item.split("=", 1) for item in options.stores if "=" in item and not Path(item).exists())
+    paths = [item for item in options.stores if item.partition("=")[0] not in fields]
+    if not paths:
+        raise ValueError("name a folder or file of samples: concise-rl select long2short samples --out rows.jsonl")
+    selector = load_selector(options.selector, {name: yaml.safe_load(value) for name, value in fields.items()})
+    show_selection(select_rows(SampleStore(paths), selector, options.out, options.prompts), options.out)
 
 
 def replay(arguments: Sequence[str]) -> None:
@@ -260,6 +292,8 @@ def predict(arguments: Sequence[str]) -> None:
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": train,
     "eval": evaluate,
+    "sample": sample,
+    "select": select,
     "replay": replay,
     "methods": methods,
     "compare": compare,

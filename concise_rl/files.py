@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import stat
@@ -94,3 +95,12 @@ def append_lines(path: Path, text: str, *, go_on_with: str) -> None:
             f"cannot append to {path} ({error.strerror}): free some space or make it writable, then "
             f"{go_on_with}; all earlier lines are intact"
         ) from error
+
+
+def file_checksum(path: Path) -> str:
+    """sha256 of a file, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

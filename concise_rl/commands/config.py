@@ -116,6 +116,21 @@ class EvaluationNode:
     seed: int = 1234
 
 
+@dataclass
+class QuotaNode:
+    """How many right answers `concise-rl sample` goes on for; see `concise_rl.methods.quotas`.
+
+    Attributes:
+        kind: `prop2diff` or `uniform`; null: `evaluation.samples` a problem, and no more.
+        k: of the hardest problem, or of each.
+        ceiling: completions of a problem, at most.
+    """
+
+    kind: str | None = None
+    k: int = 50
+    ceiling: int = 256
+
+
 def register() -> None:
     """Tell Hydra's ConfigStore every schema, and OmegaConf the limit that an evaluation takes over."""
     OmegaConf.register_new_resolver("longest_completion", longest_completion, replace=True)
@@ -130,6 +145,8 @@ def register() -> None:
     store.store(name="schemas", node=OmegaConf.create(schemas | common | _run_schema()))
     evaluated = {kind: schemas[kind] for kind in ("verifier", "model", "evaluation")}
     store.store(name="evaluation_schemas", node=OmegaConf.create(evaluated | common))
+    sampled = evaluated | {"quota": OmegaConf.structured(QuotaNode)}
+    store.store(name="sample_schemas", node=OmegaConf.create(sampled | common))
     groups: dict[str, Mapping[str, Any]] = {
         "data": {**DATA_SOURCES, **TESTBEDS},
         "benchmark": {**BENCHMARK_SOURCES, **TESTBEDS},
@@ -249,6 +266,27 @@ def method_of(config: DictConfig) -> Method:
     return assemble(node, {kind: plain(config[kind]) for kind in SHELVES if kind in config}, trainer)
 
 
+def edits_of(config: DictConfig) -> list[Edit | None]:
+    """The edits of `concise-rl sample`, each a name, an import path, or a mapping of one of these to its fields.
+
+    Raises:
+        UserError: no edit, the same one twice, or see `edit_of`.
+    """
+    entries: Any = OmegaConf.to_container(config.edits, resolve=True)
+    if not entries:
+        raise UserError("edits=[] samples nothing: use [none] for the prompts as they are")
+    found: list[Edit | None] = []
+    for entry in entries:
+        ((name, fields),) = entry.items() if isinstance(entry, dict) else ((entry, None),)
+        path = ":" in str(name)
+        node = {"name": "own", "path": name, "fields": fields or {}} if path else {"name": name, **(fields or {})}
+        edit = None if name in (None, "none") else edit_of(OmegaConf.create({"edit": node}))
+        if edit in found:
+            raise UserError(f"edits names {entry} twice: each effort is sampled once")
+        found.append(edit)
+    return found
+
+
 def edit_of(config: DictConfig) -> Edit | None:
     """The edit of `concise-rl eval`: none, a registered one, or with `edit=own` the class at `edit.path`.
 
@@ -269,6 +307,11 @@ def edit_of(config: DictConfig) -> Edit | None:
     if not isinstance(edit, Edit):
         raise UserError(f"edit={label} is no Edit: derive it from concise_rl.methods.Edit")
     return edit
+
+
+def mode_of(config: DictConfig) -> Mode:
+    """What happens to the thinking phase in an evaluation."""
+    return Mode(**to_object(config.mode, "mode"))
 
 
 def plain(node: DictConfig) -> dict[str, Any]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from concise_rl.evaluation.backends import Backend
+    from concise_rl.methods.contracts import Edit
 
 
 @dataclass(frozen=True)
@@ -127,12 +128,12 @@ def default_folder(config: DictConfig) -> Path:
     """`runs/eval-`, the model's path, mode and edit, so that two checkpoints or modes never share a folder."""
     model = config.backend.model if config.backend.name == "http" else config.model.path
     mode = "" if config.mode.name == "as_trained" else f"-{config.mode.name}-{config.mode.budget or ''}"
-    return Path("runs") / f"eval-{re.sub(r'[^A-Za-z0-9._-]+', '-', str(model) + mode + edit_label(config)).strip('-')}"
+    name = f"{model}{mode}{label_of(configuration.edit_of(config))}"
+    return Path("runs") / f"eval-{re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('-')}"
 
 
-def edit_label(config: DictConfig) -> str:
-    """The edit and those of its fields that are not its defaults, for a folder's name."""
-    edit = configuration.edit_of(config)
+def label_of(edit: Edit | None) -> str:
+    """An edit and those of its fields that are not its defaults, for the name of a folder or file; none has none."""
     if edit is None:
         return ""
     values = [str(getattr(edit, f.name)) for f in fields(edit) if getattr(edit, f.name) != f.default]  # type: ignore[arg-type]
@@ -173,7 +174,7 @@ def evaluate_task(
     task: Task, prompts: Sequence[Prompt], backend: Backend, tokenizer: Any, folder: Path, console: Console
 ) -> dict[str, Any]:
     """One benchmark: its completions into `folder/evaluation.jsonl`, its summary into `summary.json` and returned."""
-    from concise_rl.evaluation import Mode, budget_sweep
+    from concise_rl.evaluation import budget_sweep
     from concise_rl.evaluation.yap import yap_summary
     from concise_rl.files import replace_text
     from concise_rl.reporting.evaluations import counting, sampling_line
@@ -189,7 +190,7 @@ def evaluate_task(
             prompts,
             task.verifier,
             edit=configuration.edit_of(config),
-            mode=Mode(**configuration.to_object(config.mode, "mode")),
+            mode=configuration.mode_of(config),
             store=folder / "evaluation.jsonl",
             keep_token_ids=bool(sweep.budgets),
             on_progress=on_progress,

@@ -118,9 +118,12 @@ def check_eval(config: DictConfig, overrides: Sequence[str]) -> None:
             f"evaluation.max_new_tokens is not set: the limit of model={config.model.name} is not that of {model}; "
             "give evaluation.max_new_tokens=N, or the recipe of your model, such as model=qwen3_0.6b"
         )
-    configuration.edit_of(config)
+    configuration.edits_of(config) if "edits" in config else configuration.edit_of(config)
     limit = settings_of(config)["max_new_tokens"]
-    budgets = {"sweep.budgets": list(config.sweep.budgets), "mode.budget": [config.mode.budget or 0]}
+    budgets = {
+        "sweep.budgets": list(config.get("sweep", {}).get("budgets", [])),
+        "mode.budget": [config.mode.budget or 0],
+    }
     for name, values in budgets.items():
         if max(values, default=0) > limit:
             raise UserError(

@@ -7,7 +7,6 @@ to be.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import re
@@ -18,6 +17,7 @@ from typing import Any
 from concise_rl.engine.disk import REPLACED, CheckpointError, regular_paths, remove, replace_folder, saving, write
 from concise_rl.engine.readable import unreadable
 from concise_rl.engine.state import ANOTHER, ARRAYS_FILE, STATE_FILE, load_state, save_state, seal, unseal
+from concise_rl.files import file_checksum
 
 __all__ = [
     "ARRAYS_FILE", "MANIFEST_FILE", "STATE_FILE", "CheckpointError", "clean_staging", "discard_after", "identity",
@@ -110,7 +110,7 @@ def identity(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: there is no manifest, or it cannot be used.
     """
-    return {"step": step_of(folder), "sha256": _file_checksum(folder / MANIFEST_FILE)}
+    return {"step": step_of(folder), "sha256": file_checksum(folder / MANIFEST_FILE)}
 
 
 def _left_branch(folder: Path) -> str | None:
@@ -228,7 +228,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 def _entry(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": _file_checksum(path)}
+    return {"bytes": path.stat().st_size, "sha256": file_checksum(path)}
 
 
 def _damage(folder: Path, name: str, entry: Mapping[str, Any], contents: bool) -> str | None:
@@ -242,15 +242,7 @@ def _damage(folder: Path, name: str, entry: Mapping[str, Any], contents: bool) -
         return f"{name} is missing"
     if path.stat().st_size != entry["bytes"]:
         return f"{name} has {path.stat().st_size} bytes instead of {entry['bytes']}"
-    if contents and _file_checksum(path) != entry["sha256"]:
+    if contents and file_checksum(path) != entry["sha256"]:
         return f"{name} does not match its checksum"
     unread = unreadable(path) if contents else None
     return f"{name} cannot be read, {unread}" if unread else None
-
-
-def _file_checksum(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -139,6 +139,7 @@ def evaluate(
     template = dict(chat_template_kwargs or {})
     asked: dict[str, Any] = {"system": system, "samples": samples, "seed": seed, "keep_token_ids": keep_token_ids}
     asked |= {"chat_template_kwargs": template} if template else {}
+    asked |= {} if tokenizer is None else {"tokenizer": vocabulary_of(tokenizer)}
     if edit:
         prompts = [edited(edit, prompt, seed) for prompt in prompts]
         asked["edit"] = described(edit)
@@ -170,6 +171,12 @@ def settings_of(backend: Backend, verifier: Verifier, mode: Mode, sampling: Samp
         **dataclasses.asdict(sampling),
     }
     return json.loads(json.dumps(settings, default=str))
+
+
+def vocabulary_of(tokenizer: Any) -> str:
+    """A fingerprint of a vocabulary: lengths in tokens compare where it is the same."""
+    words = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    return f"{len(words)} tokens ({content_key(json.dumps(words))})"
 
 
 def described(component: Any) -> dict[str, Any]:

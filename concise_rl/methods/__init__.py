@@ -17,12 +17,15 @@ _HOMES = {
     **dict.fromkeys(
         (
             "Advantage",
+            "Choice",
             "Component",
             "Curriculum",
             "Cut",
             "Edit",
             "Filter",
             "Out",
+            "Preference",
+            "Sample",
             "Sampler",
             "Selector",
             "Shaper",
@@ -34,6 +37,7 @@ _HOMES = {
     "Method": "concise_rl.methods.method",
     "Result": "concise_rl.methods.method",
     "load_method": "concise_rl.methods.recipes",
+    "load_selector": "concise_rl.methods.recipes",
     "method_names": "concise_rl.methods.recipes",
 }
 

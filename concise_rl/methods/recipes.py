@@ -16,7 +16,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from concise_rl.errors import UserError
-from concise_rl.methods.contracts import Component, Schedule
+from concise_rl.methods.contracts import Component, Schedule, Selector
 from concise_rl.methods.method import KINDS, Method
 from concise_rl.methods.registry import closest, component
 from concise_rl.methods.schedules import is_schedule, schedule_of
@@ -75,6 +75,19 @@ def load_method(name: str, fields: Mapping[str, Any] | None = None, /, **more: A
     for key, value in asked.items():
         _assign(name, key, value, slots, settings, trainer)
     return assemble(recipe["method"], settings, trainer)
+
+
+def load_selector(path: str, fields: Mapping[str, Any] | None = None) -> Selector:
+    """A selector by its registered name or import path (`my_selectors.py:Mine`), with these fields.
+
+    Raises:
+        UserError: no such selector, file or field, or a value that is refused.
+    """
+    cls, label, own = resolve("selector", path, {"selector": {path: dict(fields or {})}})
+    selector, _ = configure(f"selector.{label}", cls, own | (dict(fields or {}) if ":" in path else {}))
+    if not isinstance(selector, Selector):
+        raise UserError(f"{path} is no Selector: derive it from concise_rl.methods.Selector")
+    return selector
 
 
 def assemble(

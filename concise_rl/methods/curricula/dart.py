@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from enum import Enum
-from fractions import Fraction
 
 from concise_rl.batch import RolloutBatch
 from concise_rl.data.base import Prompt
 from concise_rl.errors import UserError
 from concise_rl.methods.contracts import Curriculum, State
 from concise_rl.methods.drawing import count_draws, eligible, least_drawn, tally
+from concise_rl.methods.quotas import Quota, quotas
 from concise_rl.options import choose
-
-
-class Quota(str, Enum):
-    """How many right answers a prompt is to have: the harder the more, or all alike."""
-
-    prop2diff = "prop2diff"
-    uniform = "uniform"
 
 
 @dataclass
@@ -29,12 +20,8 @@ class Dart(Curriculum):
     """Draws a prompt until it has more right answers than its quota, or `max_trials` completions.
 
     Source: arXiv 2407.13690, hkust-nlp/dart-math at 219b324, which samples so for supervised tuning; here the rollouts
-    that fill a quota are those that train. With f the share of wrong rows among all of a prompt's so far:
-
-        quota = max(1, ceil(k f / max f))        prop2diff; 1 each where every f is 0
-        quota = k                                uniform
-
-    Compared in fractions, so that rounding adds no row. A prompt without a verdict so far has no f and comes first.
+    that fill a quota (`concise_rl.methods.quotas`) are those that train. How often a prompt is failed is counted over
+    all of its rows so far. A prompt without a verdict so far comes first.
     Among those whose quota is open, who came least often in this round comes first, at random among equals. Where
     fewer are open than a step needs, filled ones join; a step that holds one begins a new round, with empty quotas.
     So over a round a prompt's share of the rollouts grows with its difficulty, up to the ceiling.
@@ -87,14 +74,6 @@ class Dart(Curriculum):
 
     def closed(self, state: State) -> set[str]:
         """The prompts that have what they should in this round."""
-        quotas, filled = self.quotas(state["right"], state["sampled"]), state["filled"]
+        wanted, filled = quotas(self.kind, self.k, state["right"], state["sampled"]), state["filled"]
         tried = state["tried"].items()
-        return {key for key, n in tried if n >= self.max_trials or filled[key] > quotas[key]}
-
-    def quotas(self, right: Mapping[str, int], sampled: Mapping[str, int]) -> dict[str, int]:
-        """Right answers that each known prompt is to have."""
-        if self.kind is Quota.uniform:
-            return dict.fromkeys(sampled, self.k)
-        fails = {key: Fraction(n - right[key], n) for key, n in sampled.items()}
-        hardest = max(fails.values(), default=Fraction(0)) or Fraction(1)
-        return {key: max(1, math.ceil(self.k * fail / hardest)) for key, fail in fails.items()}
+        return {key for key, n in tried if n >= self.max_trials or filled[key] > wanted[key]}

@@ -10,6 +10,7 @@ from concise_rl.batch import RolloutBatch
 from concise_rl.data import Prompt
 from concise_rl.errors import UserError
 from concise_rl.methods.curricula.dart import Dart
+from concise_rl.methods.quotas import Quota, quotas
 
 PROMPTS = [Prompt.of(f"question {n}", "7") for n in range(4)]
 A, B, C, D = (prompt.id for prompt in PROMPTS)
@@ -29,10 +30,10 @@ def draws(curriculum, state, n=4, used=(), prompts=PROMPTS) -> list[int]:
 
 def test_the_worked_examples():
     """Fail rates 1/4, 3/4, 0 with k 50, and .1, .5, .9: exact, where floating point makes whole results one more."""
-    assert list(Dart().quotas({A: 3, B: 1, C: 4}, {A: 4, B: 4, C: 4}).values()) == [17, 50, 1]
-    assert list(Dart().quotas({A: 9, B: 5, C: 1}, {A: 10, B: 10, C: 10}).values()) == [6, 28, 50]
-    assert list(Dart().quotas({A: 4, B: 2}, {A: 4, B: 2}).values()) == [1, 1]
-    assert list(Dart(kind="uniform", k=40).quotas({A: 4, B: 0}, {A: 4, B: 2}).values()) == [40, 40]
+    assert list(quotas(Quota.prop2diff, 50, {A: 3, B: 1, C: 4}, {A: 4, B: 4, C: 4}).values()) == [17, 50, 1]
+    assert list(quotas(Quota.prop2diff, 50, {A: 9, B: 5, C: 1}, {A: 10, B: 10, C: 10}).values()) == [6, 28, 50]
+    assert list(quotas(Quota.prop2diff, 50, {A: 4, B: 2}, {A: 4, B: 2}).values()) == [1, 1]
+    assert list(quotas(Quota.uniform, 40, {A: 4, B: 0}, {A: 4, B: 2}).values()) == [40, 40]
 
 
 def test_a_quota_is_filled_by_more_right_answers_than_it_says():

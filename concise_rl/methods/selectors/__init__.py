@@ -1,0 +1,1 @@
+"""Which stored samples to tune on, without reinforcement learning. Lengths and verdicts decide, texts are not read."""
