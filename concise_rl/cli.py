@@ -20,6 +20,8 @@ commands
   eval      how well a checkpoint answers, and at how many tokens       concise-rl eval model.path=runs/demo/model
   sample    judged completions of training problems, to select from     concise-rl sample evaluation.samples=8
   select    rows for tuning from samples, without RL                    concise-rl select tops samples --out rows.jsonl
+  tune      SFT, DPO, SimPO or weights on selected rows                 concise-rl tune recipe=dpo rows=rows.jsonl
+  merge     two models averaged, at one share or along a sweep          concise-rl merge A B --sweep 0,0.5,1 --out M
   replay    what other methods make of a run's stored rollouts          concise-rl replay runs/demo hapo kimi
   methods   the methods that are built in                               concise-rl methods
   compare   runs and evaluations in one page, Markdown, CSV and figures concise-rl compare runs/grpo runs/hapo
@@ -92,6 +94,34 @@ def sample(_: Sequence[str]) -> None:
     from concise_rl.commands import sample
 
     sample.main()
+
+
+def tune(_: Sequence[str]) -> None:
+    from concise_rl.commands import tune
+
+    tune.main()
+
+
+def merge(arguments: Sequence[str]) -> None:
+    """Average two models weight by weight; with --sweep, evaluate the average at several shares as one curve."""
+    parser = argparse.ArgumentParser(prog="concise-rl merge", description=merge.__doc__)
+    parser.add_argument("a", help="a folder of safetensors, or embedded:tiny")
+    parser.add_argument("b", help="another of the same shape")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of concise-rl eval, for --sweep")
+    parser.add_argument("--weight", type=float, default=0.5, help="of a (default 0.5)")
+    parser.add_argument("--sweep", help="shares of a, such as 0,0.25,0.5,0.75,1: one folder each under --out")
+    parser.add_argument("--out", type=Path, required=True, help="the merged model's folder")
+    options = parser.parse_args(arguments)
+
+    if options.sweep:
+        from concise_rl.commands.merge import sweep
+
+        sweep(options.a, options.b, options.sweep, options.out, options.overrides)
+        return
+    from concise_rl.offline.merge import merge as merge_models
+
+    count = merge_models(options.a, options.b, options.out, options.weight)
+    print(f"{options.out}: {count} tensors, {options.weight:g} x {options.a} + {1 - options.weight:g} x {options.b}")
 
 
 def select(arguments: Sequence[str]) -> None:
@@ -294,6 +324,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "eval": evaluate,
     "sample": sample,
     "select": select,
+    "tune": tune,
+    "merge": merge,
     "replay": replay,
     "methods": methods,
     "compare": compare,

@@ -145,6 +145,9 @@ def register() -> None:
     store.store(name="schemas", node=OmegaConf.create(schemas | common | _run_schema()))
     evaluated = {kind: schemas[kind] for kind in ("verifier", "model", "evaluation")}
     store.store(name="evaluation_schemas", node=OmegaConf.create(evaluated | common))
+    own = {name: node for name, node in _run_schema().items() if name in ("seed", "resume", "overwrite", "run")}
+    tuned = evaluated | common | own | {"rows": StringNode("???"), "recipe": StringNode("???")}
+    store.store(name="tune_schemas", node=OmegaConf.create(tuned))
     sampled = evaluated | {"quota": OmegaConf.structured(QuotaNode)}
     store.store(name="sample_schemas", node=OmegaConf.create(sampled | common))
     groups: dict[str, Mapping[str, Any]] = {
@@ -233,7 +236,7 @@ def explain(error: Exception) -> str:
 
 
 OPEN = re.compile(
-    r"trainer\.|(data\.config|benchmark\.config|backend\.engine|backend\.extra_body|edit\.fields|evaluation\.chat_template_kwargs)[.=]"
+    r"trainer\.|tuning\.|(data\.config|benchmark\.config|backend\.engine|backend\.extra_body|edit\.fields|evaluation\.chat_template_kwargs)[.=]"
 )
 """Overrides of what others define: fields of TRL's GRPOConfig, of a reasoning-gym task, of a template, a server, a
 user's own edit."""
@@ -416,8 +419,8 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     """The configuration with every interpolation resolved and without the components that this run does not use."""
     full = OmegaConf.to_container(config, resolve=True, enum_to_str=True, throw_on_missing=False)
     assert isinstance(full, dict)
-    used = [*entries_of(full["method"]), ("verifier", config.data.verifier)]
-    for kind in (*SHELVES, "verifier"):
+    used = [*entries_of(full.get("method") or {}), ("verifier", config.data.verifier)]
+    for kind in full.keys() & {*SHELVES, "verifier"}:
         full[kind] = {name: fields for name, fields in full[kind].items() if (kind, name) in used}
     return {str(key): value for key, value in full.items()}
 

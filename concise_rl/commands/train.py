@@ -326,7 +326,8 @@ def evaluate(config: DictConfig, model: Any, tokenizer: Any, prompts: Sequence[A
     from concise_rl.evaluation import Evaluation
     from concise_rl.ranks import on_every_rank, own_share
 
-    edit = configuration.method_of(config).edit_at(0)  # one prompt before and after, whatever a schedule does
+    # One prompt before and after, whatever a schedule does; tuning has no method.
+    edit = configuration.method_of(config).edit_at(0) if "method" in config else None
     share = evaluations.evaluate(config, model, tokenizer, own_share(prompts), verifier, edit=edit)
     return Evaluation([row for rows in on_every_rank(share.rows) for row in rows], on_every_rank(share.settings)[0])
 

@@ -181,7 +181,7 @@ class Benchmark(Columns):
                 f"evaluation.split={split!r}: a benchmark is all test; choose its part with benchmark.split"
             )
         if self.path:
-            return self.prompts(_read_rows(Path(self.path)), self.path)
+            return self.prompts(read_rows(Path(self.path)), self.path)
         return _load_hub(self, self.hub, self.config, self.split, "or give a local copy with benchmark.path=")
 
 
@@ -232,8 +232,8 @@ class Local(Columns):
         _check_split("Local", split)
         if self.test_path:
             path = self.path if split == "train" else self.test_path
-            return self.prompts(_read_rows(Path(path)), path)
-        prompts = [p for p in self.prompts(_read_rows(Path(self.path)), self.path) if self._split_of(p) == split]
+            return self.prompts(read_rows(Path(path)), path)
+        prompts = [p for p in self.prompts(read_rows(Path(self.path)), self.path) if self._split_of(p) == split]
         if not prompts:
             raise DataError(
                 f"{self.path}: test_fraction={self.test_fraction} leaves no row for {split}; change it, add rows, "
@@ -280,7 +280,12 @@ def _placed(rows: Iterable[Row], source: str) -> Iterator[Placed]:
     return ((f"{source} row {i}", row) for i, row in enumerate(rows))
 
 
-def _read_rows(path: Path) -> list[Placed]:
+def read_rows(path: Path) -> list[Placed]:
+    """The rows of a .jsonl, .json or .parquet file, each with where it stands.
+
+    Raises:
+        DataError: no such file, another kind of file, or a damaged row, named.
+    """
     readers = {".jsonl": _read_jsonl, ".json": _read_json, ".parquet": _read_parquet}
     if path.suffix not in readers:
         raise DataError(f"{path}: files of kind {path.suffix!r} are not read; give one of {sorted(readers)}")

@@ -1,184 +1,54 @@
-"""`ResumableTrainer`: a run that is killed and resumed, on another number of ranks too, stays one experiment.
+"""`ResumableTrainer`: a run of reinforcement learning that is killed and resumed stays one experiment.
 
-Between `lean.py`, the step, and `trainer.py`, the method. transformers writes and reads weights, optimizer, schedule
-and random states; this class makes its checkpoints complete or absent, adds the state of the components, and looks
-after what transformers lets pass: another optimizer layout, another batch, other data, a run that is already at its
-end; and it makes settings that changed take effect, where transformers goes on with those of the checkpoint.
+Between `lean.py`, the step, and `trainer.py`, the method. `saving.py` has what any trainer needs; here is what a run of
+RL must share with its checkpoint: components, prompts, and which rollouts a step holds.
 """
 
 from __future__ import annotations
 
 import hashlib
-import random
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import set_seed
-
-from concise_rl.engine import checkpoint
 from concise_rl.engine.lean import LeanTrainer
 from concise_rl.engine.reference import load_reference, save_reference
+from concise_rl.engine.saving import Resumable, check_optimizer
 from concise_rl.errors import UserError
 from concise_rl.methods.method import Method, States
 
-OPTIMIZER_SETTINGS = ("betas", "eps", "weight_decay", "momentum")
-"""What an optimizer's parameter groups hold of the configuration, beside the rate."""
 
-
-class ResumableTrainer(LeanTrainer):
-    """Saves and restores the states of the method's components beside the weights; a subclass sets the first two.
-
-    Attributes:
-        settings: the run's configuration as plain values, kept in checkpoints for `settings.check_settings`.
-        rollbacks: how often the learning rate is halved; None until training begins, for what the checkpoint says.
-        ended: why a guard ended the run; a checkpoint keeps it, and a run that goes on from there takes no step.
-        honours_end: False where a run goes on though a guard ended it.
-    """
+class ResumableTrainer(Resumable, LeanTrainer):
+    """A run of reinforcement learning that can be resumed; a subclass sets method and states."""
 
     method: Method
     states: States
-    settings: Mapping[str, Any] = {}
-    rollbacks: int | None = None
-    ended: str | None = None
-    honours_end = True
-    _staging_dir: str | None = None
-    _saved: Mapping[str, Any] = {}
-    _ancestor: Mapping[str, Any] | None = None
-
-    # -- saving -------------------------------------------------------------------------------------------------------
-
-    def _get_output_dir(self, trial: Any) -> str:
-        return self._staging_dir or super()._get_output_dir(trial)
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write aside, add the components' state and a manifest, then rename: a checkpoint is complete or absent."""
-        run_dir = Path(super()._get_output_dir(trial))
-        name = f"checkpoint-{self.state.global_step}"
-        staging = checkpoint.staging_dir(run_dir)
-        self._staging_dir = str(staging)
-        try:
-            with checkpoint.saving(staging):
-                super()._save_checkpoint(model, trial)
-                if self._follows and self.accelerator.is_main_process:
-                    save_reference(self.accelerator.unwrap_model(self.ref_model), staging / name)
-        finally:
-            self._staging_dir = None
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            checkpoint.save_state(staging / name, self.states, self._facts())
-            checkpoint.publish(staging / name, run_dir / name, self._ancestor)
-            self._ancestor = checkpoint.identity(run_dir / name)
-            if self.args.save_total_limit:
-                checkpoint.rotate(run_dir, self.args.save_total_limit, newest=self.state.global_step)
-        self.accelerator.wait_for_everyone()
 
     @property
     def _follows(self) -> bool:
         """Whether the KL term's reference follows the policy, and so is state."""
         return bool(self.args.sync_ref_model)
 
+    def _save_beside(self, folder: Path) -> None:
+        if self._follows:
+            save_reference(self.accelerator.unwrap_model(self.ref_model), folder)
+
+    def _load_beside(self, folder: Path) -> None:
+        if self._follows:
+            load_reference(self.accelerator.unwrap_model(self.ref_model), folder)
+
     def _facts(self) -> dict[str, Any]:
-        """What must be the same, or be known, when a run goes on."""
         args, ranks = self.args, self.accelerator.num_processes
-        plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
-        return {
-            "step": self.state.global_step,
+        return super()._facts() | {
             "components": {slot: type(c).__name__ for slot, c in self.method.components.items()},
-            "ranks": ranks,
-            "optimizer": f"zero{plugin.zero_stage}" if plugin else "fsdp" if self.is_fsdp_enabled else "whole",
             "rows_per_step": args.per_device_train_batch_size * args.gradient_accumulation_steps * ranks,
             "num_generations": self.num_generations,
             "num_iterations": self.num_iterations,
             "prompts": fingerprint(self.train_dataset["prompt_key"]),
-            "learning_rate": args.learning_rate,
-            "rollbacks": self.rollbacks or 0,
-            "ended": self.ended,
-            "settings": dict(self.settings),
         }
 
-    # -- resuming -----------------------------------------------------------------------------------------------------
-
-    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """`transformers.Trainer.train`; True goes on from the newest complete checkpoint of `output_dir`.
-
-        Raises:
-            UserError: the run would go on as another experiment, or a checkpoint's state cannot be read.
-        """
-        if resume_from_checkpoint is True:
-            newest = checkpoint.newest_complete(Path(self.args.output_dir), warnings.warn)
-            if newest is None:
-                raise UserError(f"{self.args.output_dir} holds no checkpoint: leave resume_from_checkpoint out")
-            resume_from_checkpoint = str(newest)
-        if resume_from_checkpoint:
-            states, saved = checkpoint.load_state(Path(resume_from_checkpoint))
-            check_continues(resume_from_checkpoint, saved, self._facts())
-            self.states = states
-            self._saved, self._ancestor = saved, checkpoint.identity(Path(resume_from_checkpoint))
-            self.ended = saved.get("ended") if self.honours_end else None
-            if self._follows:
-                load_reference(self.accelerator.unwrap_model(self.ref_model), Path(resume_from_checkpoint))
-            self.rollbacks = saved.get("rollbacks", 0) if self.rollbacks is None else self.rollbacks
-        return super().train(resume_from_checkpoint, *args, **kwargs)
-
-    def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> Any:
-        """transformers takes `save_steps`, `logging_steps` and `eval_steps` from the checkpoint's state."""
-        trained = super()._init_training_state(max_steps, *args, **kwargs)
-        self.state.compute_steps(self.args, max_steps)
-        return trained
-
-    def _load_optimizer_and_scheduler(self, folder: str | None) -> None:
-        """Moments and place in the schedule are the checkpoint's; rate, schedule and the like are this run's."""
-        if folder is None:
-            return
-        groups = self.optimizer.param_groups
-        own = [{name: group[name] for name in OPTIMIZER_SETTINGS if name in group} for group in groups]
-        super()._load_optimizer_and_scheduler(folder)
-        for group, settings in zip(self.optimizer.param_groups, own, strict=True):
-            group.update(settings)
-        self._set_rate()
-
-    def _set_rate(self) -> None:
-        """The rate at this step is what this run's schedule says of this run's learning rate, `rollbacks` times halved.
-
-        Raises:
-            UserError: the rate changed, and the schedule follows the losses: it has no rate for a step.
-        """
-        args, saved = self.args, self._saved
-        before = saved.get("learning_rate", args.learning_rate) / 2.0 ** saved.get("rollbacks", 0)
-        factor = args.learning_rate / 2.0 ** (self.rollbacks or 0) / before
-        schedule: Any = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
-        if not hasattr(schedule, "lr_lambdas"):
-            if factor != 1:
-                raise UserError(
-                    f"trainer.learning_rate={args.learning_rate}: the schedule {args.lr_scheduler_type} cannot be set "
-                    f"to another rate on the way, it was trained with {saved['learning_rate']}: keep that one"
-                )
-            return
-        schedule.base_lrs = [rate * factor for rate in schedule.base_lrs]
-        rates = [
-            base * at(schedule.last_epoch) for base, at in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
-        ]
-        schedule._last_lr = rates
-        for group, base, rate in zip(self.optimizer.param_groups, schedule.base_lrs, rates, strict=True):
-            group["initial_lr"], group["lr"] = base, rate
-
-    def _load_rng_state(self, folder: str | None) -> None:
-        """Random states belong to ranks: on another number of them each draws anew, never what was drawn before."""
-        saved_ranks = self._saved.get("ranks")
-        if saved_ranks in (None, self.accelerator.num_processes):
-            super()._load_rng_state(folder)
-        else:
-            anew = random.Random(f"{self.args.seed}/{self.state.global_step}/{saved_ranks}")
-            set_seed(anew.getrandbits(31), device_specific=True)
-
-    def _run_epoch(self, **kwargs: Any) -> None:
-        """transformers takes one step beyond the last where a run is resumed at its end."""
-        if self.state.global_step >= self.state.max_steps or self.ended:
-            self.control.should_training_stop = True
-        else:
-            super()._run_epoch(**kwargs)
+    def _check_continues(self, folder: str, saved: Mapping[str, Any]) -> None:
+        check_continues(folder, saved, self._facts())
 
 
 def check_window(args: Any) -> None:
@@ -214,19 +84,7 @@ def check_continues(folder: str, saved: Mapping[str, Any], now: Mapping[str, Any
             f"{folder} was trained with other components ({', '.join(differ)}): resume with the same method, or start "
             "anew in another run.dir"
         )
-    sharded = str(now["optimizer"]).startswith("zero")
-    for name in ("optimizer", "ranks") if sharded else ("optimizer",):
-        if saved[name] != now[name]:
-            raise UserError(
-                f"{folder} holds its optimizer as {saved['optimizer']} on {saved['ranks']} ranks, this run would read "
-                f"{now['optimizer']} on {now['ranks']}: resume in that layout, or start anew with "
-                f"model.path={folder} in another run.dir"
-            )
-    if not (Path(folder) / "scheduler.pt").exists():
-        raise UserError(
-            f"{folder} was saved without optimizer and schedule: leave out trainer.save_only_model where a run may be "
-            f"resumed; start anew with model.path={folder} in another run.dir"
-        )
+    check_optimizer(folder, saved, now)
     for name in ("rows_per_step", "num_generations", "num_iterations"):
         if saved[name] != now[name]:
             raise UserError(

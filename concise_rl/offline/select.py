@@ -64,6 +64,7 @@ def report_of(store: SampleStore, selector: Selector, selection: Selection) -> d
         "stores": {str(file): file_checksum(file) for file in store.files},
         "pairs": len(selection) if isinstance(selection[0], Preference) else 0,
         "samples": len(store.samples),
+        "sampled_tokens": sum(s.length for s in store.samples),
         "repeated": store.repeated,
         "unscorable": len(store.samples) - len(judged),
         "right": len(right),

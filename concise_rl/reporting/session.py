@@ -110,8 +110,10 @@ class Session:
         if self.log is not None:
             self.log.truncate_after(step)
 
-    def finish(self, before: Evaluation | None, after: Evaluation | None) -> None:
-        """Write summary, plots and report, and show the before and after."""
+    def finish(
+        self, before: Evaluation | None, after: Evaluation | None, facts: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write summary, plots and report, and show the before and after; `facts` stand in summary and report."""
         if self.log is None:
             return
         metrics = read_metrics(self.folder)
@@ -119,6 +121,7 @@ class Session:
         change = difference(before, after) if before is not None and after is not None else None
         summary: dict[str, Any] = {**columns, "steps": int(metrics[-1]["step"]) if metrics else 0}
         summary |= {"training_seconds": self.training_seconds, "seconds": time.monotonic() - self._started}
+        summary |= facts or {}
         if change is not None:
             summary |= {"difference": change, "headline": headline(change)}
         self.log.write_summary(summary)
@@ -133,7 +136,8 @@ class Session:
             metrics=metrics,
             pairs=pairs,
             config=self.config,
-            facts={"training": f"{self.training_seconds:.0f} s", "steps": str(summary["steps"])},
+            facts={"training": f"{self.training_seconds:.0f} s", "steps": str(summary["steps"])}
+            | {name.replace("_", " "): str(value) for name, value in (facts or {}).items()},
             picture=picture,
         )
         if columns:
