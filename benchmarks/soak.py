@@ -9,7 +9,7 @@ older checkpoint of its own. Then it is left to end. `witness.py` tells what it 
 once an epoch, and the state of the method exactly the rollouts that are logged. On one rank the end is also that of a
 run left alone, bit for bit. On two ranks, launched, the launcher, one rank, or all of them are killed, and the run goes
 on with two ranks or with one, which draw other numbers: there the witness alone can tell. The variants of the run are
-in `VARIANTS`; the moments of the kills are those of a whole run, so they fall as its time does.
+in `VARIANTS`; three in ten kills wait for a save, which a moment drawn from the whole run seldom meets.
 
 At last many processes start on one folder at once: one runs, all others are refused.
 """
@@ -44,6 +44,9 @@ LONG = [
 ]  # fmt: skip
 MOMENTS = ("start-up or first evaluation", "rollout or update", "save", "final save", "last evaluation")
 MOST_KILLS = 5
+SAVES, AIMED, SAVE_SECONDS = ("save", "final save"), (0.7, 0.2, 0.1), 0.03
+"""A save is short: a share of the kills waits for one of these after its moment."""
+
 GOING_BACK = 0.2
 """Share of the starts after a kill that name an older checkpoint."""
 
@@ -81,7 +84,7 @@ VARIANTS = {
     "guards": Variant(overrides=("guard.action=rollback", "guard.window=4", "guard.truncated=0.0"), last=8),
     "controller (LEASH)": LEASH,
     "curriculum (pools)": POOLS,
-    "curriculum (cascade)": Variant("plain", ("method.curriculum=readmit",), by_epoch=False),
+    "curriculum (cascade)": Variant("plain", ("method.curriculum=readmit", "curriculum.readmit.easy=0.2"), False),
     "HAPO, two ranks": Variant(ranks=True),
     "controller (LEASH), two ranks": replace(LEASH, ranks=True),
     "curriculum (pools), two ranks": replace(POOLS, ranks=True),
@@ -160,13 +163,15 @@ class Soak:
         return [f"resume={run / f'checkpoint-{self.rng.choice(whole[:-1])}'}"]
 
     def _kill(self, name: str, attempt: Attempt, seconds: float) -> bool:
-        """Kill at a moment drawn from the length of a whole run; False if it ended before."""
-        before, folder = logged_steps(attempt.folder), attempt.folder
-        due = attempt.started + self.rng.uniform(0, seconds)
-        while time.monotonic() < due:
+        """Kill at a moment drawn from the length of a whole run, or of a later save; False if it ended before."""
+        folder, last = attempt.folder, VARIANTS[name].last
+        before, aim = logged_steps(folder), self.rng.choices(["", *SAVES], AIMED)[0]
+        due = attempt.started + (self.rng.uniform(0, 0.5 if aim else 1) * seconds)
+        while time.monotonic() < due or (aim and moment(folder, before, last) != aim):
             if attempt.ended():
                 return False
             time.sleep(0.001)
+        time.sleep(self.rng.uniform(0, SAVE_SECONDS) if aim else 0)
         ranks = attempt.rank_pids()
         target = self.rng.choice(["launcher", "rank", "all"]) if ranks else "run"
         doomed = {"rank": ranks[:1], "all": [attempt.pid, *ranks]}.get(target, [attempt.pid])
@@ -174,7 +179,7 @@ class Soak:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         after = time.monotonic() - attempt.started
-        when = moment(folder, before, VARIANTS[name].last)
+        when = moment(folder, before, last)
         attempt.wait()
         gone = attempt.orphans_gone_after(ranks)
         self.kills.append(Kill(name, self.runs, target, after, when, logged_steps(folder), saved_step(folder), gone))
@@ -250,7 +255,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=12, help="of each variant on one rank")
     parser.add_argument("--ranks", type=int, default=12, help="of each variant on one rank or two")
     parser.add_argument("--starts", type=int, default=30, help="processes that start on one folder at once")
-    parser.add_argument("--only", choices=VARIANTS, help="one variant alone")
+    parser.add_argument("--only", choices=VARIANTS, nargs="+", default=list(VARIANTS), help="these variants alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
     options = parser.parse_args()
@@ -260,7 +265,7 @@ def main() -> None:
         import_everything(folder)
         soak = Soak(folder, random.Random(options.seed))
         soak.contended = soak.starts(options.starts) if options.starts else {}
-        for variant in [options.only] if options.only else VARIANTS:
+        for variant in options.only:
             kills = options.ranks if VARIANTS[variant].ranks else options.kills
             soak.variant(variant, kills, lambda: write(options, soak, time.monotonic() - started))
         if soak.failures:

@@ -9,6 +9,8 @@ from typing import Any
 from concise_rl.batch import COLUMN_PREFIX, PART_PREFIX
 from concise_rl.data import Prompt, render
 from concise_rl.errors import DataError, UserError
+from concise_rl.methods.method import Method
+from concise_rl.rollouts import TokenVocabulary, single_token
 
 _TRACKERS = {
     "wandb": "wandb",
@@ -86,6 +88,18 @@ def check_generation(args: Any, prompts: Sequence[Prompt]) -> None:
             "be taken: give more prompts, or lower trainer.per_device_train_batch_size or "
             "trainer.gradient_accumulation_steps, or raise trainer.num_generations"
         )
+
+
+def check_tokens(method: Method, args: Any, tokenizer: Any, think_end: str) -> None:
+    """Refuse a method that needs other groups, more tokens, or a think tag that the tokenizer lacks.
+
+    Raises:
+        UserError: the component, the field and the remedy.
+    """
+    vocabulary = TokenVocabulary(frozenset({tokenizer.eos_token_id}), single_token(tokenizer, think_end), think_end)
+    vocabulary.check(method.needs)
+    if method.sampler:
+        method.sampler.check(vocabulary, group_size=args.num_generations, limit=args.max_completion_length)
 
 
 def check_columns(needs: frozenset[str], prompts: Sequence[Prompt]) -> None:
