@@ -97,6 +97,18 @@ def test_prompts_that_do_not_fit_the_context_are_named():
     checks.check_lengths(rows, tokenizer, None, context=None, limit=10**9)
 
 
+def test_a_template_that_waits_for_a_training_prompt_is_found_before_a_model_is_loaded():
+    tokenizer = load_tokenizer(config.compose([]).model)
+    plain = [prompts(1)[0]]
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    checks.check_lengths(plain, tokenizer, None, context=100, limit=90)
+    with pytest.raises(DataError, match="has 4: drop such prompts"):
+        checks.check_lengths(plain, tokenizer, None, context=100, limit=97)
+    tokenizer.chat_template = "{% if messages[0]['content'] == '2+1=' %}{{ 'a' * 3000000000 }}{% endif %}"
+    with pytest.raises(UserError, match=r"the chat template of .* takes more than 512 MiB of memory \(at '2\+1='\)"):
+        checks.check_lengths(prompts(3), tokenizer, None, context=100, limit=10)
+
+
 def test_a_window_is_checked_on_the_arguments_alone():
     args = SimpleNamespace(
         steps_per_generation=4, num_iterations=1, gradient_accumulation_steps=2, save_strategy="steps", save_steps=3
