@@ -112,7 +112,7 @@ class Soak:
     folder: Path
     rng: random.Random
     kills: list[Kill] = field(default_factory=list)
-    ends: dict[str, int] = field(default_factory=dict)
+    ends: dict[str, list[bool]] = field(default_factory=dict)
     went_back: int = 0
     failures: list[str] = field(default_factory=list)
     runs: int = 0
@@ -196,7 +196,7 @@ class Soak:
             differing = [part for part in expected or () if part != "names" and found[part] != expected[part]]
             if differing:
                 lost.append(f"not the undisturbed end: {differing}")
-        self.ends[name] = self.ends.get(name, 0) + (not lost)
+        self.ends.setdefault(name, []).append(not lost)
         self.failures += [f"{name}, run {self.runs}: {fault}" for fault in lost]
         if not lost:
             shutil.rmtree(run)
@@ -238,22 +238,18 @@ def table(soak: Soak) -> list[str]:
         f"| run | runs | ends whole | kills | {' | '.join(MOMENTS)} |",
         f"|---|--:|--:|--:|{'--:|' * len(MOMENTS)}",
     ]
-    names = list(dict.fromkeys(kill.variant for kill in soak.kills))
-    for title, mine in [
-        *((name, [kill for kill in soak.kills if kill.variant == name]) for name in names),
-        ("**all**", soak.kills),
-    ]:
-        runs = len({kill.run for kill in mine})
-        ends = soak.ends.get(title, 0) if title in names else sum(soak.ends.values())
+    everything = [whole for ends in soak.ends.values() for whole in ends]
+    for name, ends in [*soak.ends.items(), ("**all**", everything)]:
+        mine = [kill for kill in soak.kills if kill.variant == name or ends is everything]
         hit = " | ".join(str(sum(kill.moment == when for kill in mine)) for when in MOMENTS)
-        lines.append(f"| {title} | {runs} | {ends} | {len(mine)} | {hit} |")
+        lines.append(f"| {name} | {len(ends)} | {sum(ends)} | {len(mine)} | {hit} |")
     return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=12, help="of each variant on one rank")
-    parser.add_argument("--ranks", type=int, default=12, help="of each variant on one rank or two")
+    parser.add_argument("--kills", type=int, default=10, help="of each variant on one rank")
+    parser.add_argument("--ranks", type=int, default=10, help="of each variant on one rank or two")
     parser.add_argument("--starts", type=int, default=30, help="processes that start on one folder at once")
     parser.add_argument("--only", choices=VARIANTS, nargs="+", default=list(VARIANTS), help="these variants alone")
     parser.add_argument("--seed", type=int, default=0)
