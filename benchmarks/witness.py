@@ -6,7 +6,6 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -35,20 +34,7 @@ def digest(batch: RolloutBatch) -> str:
 
 def consumed(last: Path) -> list[str]:
     """The digests in the state of a run's last checkpoint."""
-    found = [part for part in _parts(checkpoint.load_state(last)[0]) if _is_witness(part)]
-    if len(found) != 1:
-        raise SystemExit(f"{last} holds {len(found)} states of a witness")
-    return found[0]
-
-
-def _parts(value: Any) -> list[Any]:
-    """Every value in a nested state."""
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
-    return [value, *(part for item in inner for part in _parts(item))]
-
-
-def _is_witness(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(item, str) and len(item) == 16 for item in value)
+    return checkpoint.load_state(last)[0]["shaper.Witness"]
 
 
 def faults(run: Path, last: Path, steps: int, prompts: int | None) -> list[str]:
