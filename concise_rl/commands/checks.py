@@ -161,9 +161,9 @@ def check_lengths(
     Raises:
         DataError: the longest such prompt, and how many there are.
     """
+    lengths = prompt_tokens(prompts, tokenizer, system, template)  # tries the chat template, whatever the context
     if context is None:
         return
-    lengths = prompt_tokens(prompts, tokenizer, system, template)
     beyond = [n for n, length in enumerate(lengths) if length + limit > context]
     if beyond:
         longest = max(beyond, key=lengths.__getitem__)
