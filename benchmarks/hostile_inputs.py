@@ -4,7 +4,8 @@
     python benchmarks/hostile_inputs.py --count 20 --kind server      some of one kind
 
 Every input is drawn from `--seed`, its kind and its number. A kind runs in a process of its own, after a sound input,
-so that its memory can be told: the peak beyond that of the sound input, its bounded children included. Counted are code
+so that its memory can be told: the peak beyond that of the sound input, its bounded children included, what it takes to
+make a bomb left out. Counted are code
 that ran (a planted file exists, or a program was started that is not ours), errors that no person can mend (anything
 but a one-line `UserError`), inputs that took longer than their bound, and memory. Exits with 1 if anything did.
 Completions have their own campaign, `benchmarks/fuzz.py`.
@@ -233,6 +234,9 @@ def _write_parquet(draw: random.Random | None, path: Path, rows: list[Any]) -> N
     count = len(questions)
     table = pyarrow.table({"question": questions, "answer": [1] * count, "level": [1] * count})
     parquet.write_table(table, path, compression="zstd")
+    del questions, table
+    pyarrow.default_memory_pool().release_unused()
+    _forget_peak()
     if shape == "torn":
         content = bytearray(path.read_bytes())
         for _ in range(5):
@@ -288,7 +292,7 @@ def campaign(kind: str, count: int, seed: int) -> Tally:
         sound.mkdir()
         KINDS[kind](None, sound)
         templates.bounded = functools.partial(bounded.bounded, silence_seconds=CHILD_SECONDS)
-        before = _peak_mib()
+        before = peak = _peak_mib()
         for number in range(count):
             folder = Path(scratch) / str(number)
             folder.mkdir()
@@ -296,12 +300,13 @@ def campaign(kind: str, count: int, seed: int) -> Tally:
             _try(kind, f"{seed} {kind} {number}", folder, tally)
             seconds = time.monotonic() - started
             tally.slowest_seconds = max(tally.slowest_seconds, seconds)
+            peak = max(peak, _peak_mib())
             if seconds > LATE_SECONDS[kind]:
                 tally.failures.append(f"{kind} {number} took {seconds:.1f} s")
             if (folder / "mark").exists() or watch.started:
                 tally.failures.append(f"{kind} {number} ran code: {watch.started}")
                 watch.started.clear()
-        tally.memory_mib = max(0, _peak_mib() - before)
+        tally.memory_mib = peak - before
     return tally
 
 
@@ -335,9 +340,15 @@ class _Watch:
 
 
 def _peak_mib() -> int:
-    """Of this process and the largest of its children."""
+    """Of this process, since `_forget_peak`, and the largest of its children."""
     here = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return (here + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) >> 10
+
+
+def _forget_peak() -> None:
+    """What this process has taken so far, and given back, was the campaign's own work (Linux, see proc(5))."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def apart(kind: str, count: int, seed: int) -> Tally:

@@ -6,7 +6,6 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -35,20 +34,7 @@ def digest(batch: RolloutBatch) -> str:
 
 def consumed(last: Path) -> list[str]:
     """The digests in the state of a run's last checkpoint."""
-    found = [part for part in _parts(checkpoint.load_state(last)[0]) if _is_witness(part)]
-    if len(found) != 1:
-        raise SystemExit(f"{last} holds {len(found)} states of a witness")
-    return found[0]
-
-
-def _parts(value: Any) -> list[Any]:
-    """Every value in a nested state."""
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
-    return [value, *(part for item in inner for part in _parts(item))]
-
-
-def _is_witness(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(item, str) and len(item) == 16 for item in value)
+    return checkpoint.load_state(last)[0]["shaper.Witness"]
 
 
 def faults(run: Path, last: Path, steps: int, prompts: int | None) -> list[str]:
@@ -60,16 +46,19 @@ def faults(run: Path, last: Path, steps: int, prompts: int | None) -> list[str]:
         prompts: of the data set, each to be drawn once an epoch; None where groups are refilled with others.
     """
     logged = list(read_rollouts(run))
-    found = []
-    if [step.step for step in logged] != list(range(1, steps + 1)):
-        found.append(f"steps {[step.step for step in logged]} are logged")
+    found, every = [], list(range(1, steps + 1))
+    metrics = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for name, its_steps in (("rollouts", [step.step for step in logged]), ("metrics", metrics)):
+        if its_steps != every:
+            found.append(f"the {name} of steps {its_steps} are logged")
+    checkpoint.newest_complete(run, found.append)
     if consumed(last) != [digest(step.batch) for step in logged]:
         found.append("what the state consumed is not what is logged, rollout for rollout")
     return found + (_epochs(logged, prompts) if prompts else [])
 
 
 def _epochs(logged: list[StoredStep], prompts: int) -> list[str]:
-    drawn = [prompt for step in logged for prompt in step.batch.prompt_ids]
+    drawn = [prompt for step in logged for prompt in step.batch.prompt_keys]
     found = []
     for number, start in enumerate(range(0, len(drawn) - prompts + 1, prompts), start=1):
         twice = prompts - len(set(drawn[start : start + prompts]))

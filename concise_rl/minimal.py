@@ -1,7 +1,8 @@
 """The whole algorithm on one screen, in plain torch: sample, judge, filter, shape, assign credit, step.
 
-What is left out against `trainer.py`: several processes, micro-batches, checkpoints, a reference model, LoRA, vLLM.
-A test holds both to the same shaped rewards, credits and first update on the same rollouts.
+What is left out against `trainer.py`: several processes, micro-batches, checkpoints, a reference model, LoRA, vLLM, and
+what acts on sampling. A recipe that asks for more is refused. A test holds both to the same shaped rewards, credits and
+first update on the same rollouts.
 
     python -m concise_rl.minimal --method hapo --steps 20
 """
@@ -16,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from concise_rl.batch import RolloutBatch
+from concise_rl.batch import OPTIONAL_FIELDS, RolloutBatch
 from concise_rl.data import Prompt, render
 from concise_rl.engine.collect import collect
 from concise_rl.engine.groups import judge, leave_out
+from concise_rl.errors import UserError
 from concise_rl.methods.contracts import Shaper, Transform
 from concise_rl.methods.method import Method, Result, States
 from concise_rl.methods.metrics import step_metrics
@@ -137,6 +139,26 @@ def update(
     return Result(reward, value, batch.counts, metrics), states
 
 
+def loss_options(method: Method, columns: Sequence[str]) -> dict[str, Any]:
+    """The recipe's options of `policy_loss`.
+
+    Raises:
+        UserError: the recipe asks for what this file leaves out; names it.
+    """
+    known = {"loss_type", "epsilon", "epsilon_high", "num_generations"}
+    given = {f"columns.{name}" for name in columns}
+    needs = [need for need in sorted(method.needs) if need in OPTIONAL_FIELDS or ("." in need and need not in given)]
+    beyond = [*method.of_sampling, *needs, *(f"trainer.{name}" for name in sorted(set(method.loss) - known))]
+    if method.loss.get("loss_type", "bnpo") not in ("grpo", "bnpo", "dapo", "dr_grpo"):
+        beyond.append(f"trainer.loss_type={method.loss['loss_type']}")
+    if beyond:
+        raise UserError(
+            f"method {method.name} asks for {', '.join(beyond)}, which is left out here: concise-rl train "
+            f"method={method.name}"
+        )
+    return {"loss_type": "bnpo"} | {k: v for k, v in method.loss.items() if k in known - {"num_generations"}}
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -145,10 +167,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from concise_rl.verifiers import VERIFIERS
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--method", default="hapo", help="a recipe without curriculum, sampler or entropies")
+    parser.add_argument("--method", default="hapo", help="a recipe that changes rewards and credits alone")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--prompts", type=int, default=16, help="P")
-    parser.add_argument("--group-size", type=int, default=8, help="G")
+    parser.add_argument("--group-size", type=int, help="G; by default the recipe's, or 8")
     parser.add_argument("--max-tokens", type=int, default=160)
     parser.add_argument("--truncated", type=Truncated, default=Truncated.as_is, choices=list(Truncated))
     groups = [ZeroVariance.keep, ZeroVariance.drop]
@@ -156,22 +178,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     teaching = Teaching(options.truncated, options.zero_variance)
 
+    source = ChainSum()
+    train, verifier = source.load("train"), VERIFIERS[source.verifier]()
+    try:
+        method = load_method(options.method)
+        loss = loss_options(method, list(train[0].columns))
+    except UserError as error:
+        parser.error(str(error))
+
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_pretrained(TINY)
     tokenizer = AutoTokenizer.from_pretrained(TINY)
-    source = ChainSum()
-    train, verifier = source.load("train"), VERIFIERS[source.verifier]()
-    method = load_method(options.method)
     optimizer, states = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0), method.init()
     for step in range(options.steps):
         prompts = [train[int(i)] for i in torch.randint(len(train), (options.prompts,))]
-        sizes = {"group_size": options.group_size, "max_tokens": options.max_tokens}
+        group_size = options.group_size or method.loss.get("num_generations", 8)
         batch, prompt_ids, completion_ids = rollout(
-            model, tokenizer, prompts, verifier, step=step, truncated=teaching.truncated, **sizes
-        )
+            model, tokenizer, prompts, verifier, group_size=group_size, max_tokens=options.max_tokens, step=step,
+            truncated=teaching.truncated,
+        )  # fmt: skip
         result, states = update(
             model, optimizer, batch, prompt_ids, completion_ids, method, states, teaching,
-            loss_type="bnpo", max_tokens=options.max_tokens,
+            max_tokens=options.max_tokens, **loss,
         )  # fmt: skip
         seen = step_metrics(batch, result.reward, result.credit)
         sys.stdout.write(f"step {step:3d}  accuracy {seen['accuracy']:.3f}  mean tokens {seen['mean_tokens']:.1f}\n")

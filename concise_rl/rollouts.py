@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from concise_rl.batch import PHASE_FIELDS, RolloutBatch
+from concise_rl.errors import UserError
 from concise_rl.verifiers import Verdict
 
 
@@ -36,7 +37,7 @@ class TokenVocabulary:
         """Refuse a method that reads phases when the tokenizer has no think tag."""
         phases = sorted(PHASE_FIELDS & set(needs))
         if phases and self.think_end_id is None:
-            raise ValueError(
+            raise UserError(
                 f"this method needs {', '.join(phases)}, but the tokenizer has no single token {self.think_end!r}: "
                 "name the model's own tag with model.think_end=..., or choose a method without phases"
             )

@@ -8,7 +8,10 @@ from typing import Any
 
 from concise_rl.batch import COLUMN_PREFIX, PART_PREFIX
 from concise_rl.data import Prompt, render
+from concise_rl.data.templates import apply_template, token_ids
 from concise_rl.errors import DataError, UserError
+from concise_rl.methods.method import Method
+from concise_rl.rollouts import TokenVocabulary, single_token
 
 _TRACKERS = {
     "wandb": "wandb",
@@ -88,6 +91,18 @@ def check_generation(args: Any, prompts: Sequence[Prompt]) -> None:
         )
 
 
+def check_tokens(method: Method, args: Any, tokenizer: Any, think_end: str) -> None:
+    """Refuse a method that needs other groups, more tokens, or a think tag that the tokenizer lacks.
+
+    Raises:
+        UserError: the component, the field and the remedy.
+    """
+    vocabulary = TokenVocabulary(frozenset({tokenizer.eos_token_id}), single_token(tokenizer, think_end), think_end)
+    vocabulary.check(method.needs)
+    if method.sampler:
+        method.sampler.check(vocabulary, group_size=args.num_generations, limit=args.max_completion_length)
+
+
 def check_columns(needs: frozenset[str], prompts: Sequence[Prompt]) -> None:
     """Refuse data that lack a column which the method names.
 
@@ -146,9 +161,9 @@ def check_lengths(
     Raises:
         DataError: the longest such prompt, and how many there are.
     """
+    lengths = prompt_tokens(prompts, tokenizer, system, template)  # tries the chat template, whatever the context
     if context is None:
         return
-    lengths = [prompt_tokens(prompt, tokenizer, system, template) for prompt in prompts]
     beyond = [n for n, length in enumerate(lengths) if length + limit > context]
     if beyond:
         longest = max(beyond, key=lengths.__getitem__)
@@ -159,15 +174,18 @@ def check_lengths(
         )
 
 
-def prompt_tokens(prompt: Prompt, tokenizer: Any, system: str | None, template: Mapping[str, Any] | None) -> int:
-    """Tokens of a prompt as the policy reads it."""
-    text = render(prompt, tokenizer, system)
-    if isinstance(text, str):
-        return len(tokenizer(text)["input_ids"])
-    made = tokenizer.apply_chat_template(
-        text, add_generation_prompt=True, tokenize=True, return_dict=True, **(template or {})
-    )
-    return len(made["input_ids"])
+def prompt_tokens(
+    prompts: Sequence[Prompt], tokenizer: Any, system: str | None, template: Mapping[str, Any] | None
+) -> list[int]:
+    """Tokens of each prompt as the policy reads it.
+
+    Raises:
+        UserError: the chat template goes beyond its bounds, or refuses one.
+    """
+    texts: Sequence[Any] = [render(prompt, tokenizer, system) for prompt in prompts]
+    if tokenizer.chat_template:
+        texts = apply_template(tokenizer, texts, template)
+    return [len(ids) for ids in token_ids(tokenizer, texts)]
 
 
 def brief(prompt: Prompt) -> str:

@@ -74,13 +74,13 @@ def train_guarded(
             return trainer, True
         if collapse.rollback_from is None:
             return trainer, False
-        older = go_back(folder, collapse.rollback_from - guard.window, session)
-        if older is None:
+        rollbacks = (trainer.rollbacks or 0) + 1
+        from_checkpoint = go_back(folder, collapse.rollback_from - guard.window, session, rollbacks)
+        if from_checkpoint is None:
             session.warn(f"no complete checkpoint is {guard.window} steps older: training ends here")
             return trainer, False
-        from_checkpoint, rollbacks = older, (trainer.rollbacks or 0) + 1
         session.warn(
-            f"rollback {rollbacks} of {MAX_ROLLBACKS}: on from {older} at a learning rate of "
+            f"rollback {rollbacks} of {MAX_ROLLBACKS}: on from {from_checkpoint} at a learning rate of "
             f"{args.learning_rate / 2**rollbacks:g}"
         )
         del trainer, collapse
@@ -112,13 +112,18 @@ def warn_of_idle_history(trainer: Any, warn: Callable[[str], None]) -> None:
         )
 
 
-def go_back(folder: Path, until: int, session: Any) -> Path | None:
-    """The newest complete checkpoint up to a step, as all ranks see it; later ones and what was logged after it go."""
+def go_back(folder: Path, until: int, session: Any, rollbacks: int) -> Path | None:
+    """The newest complete checkpoint up to a step, as all ranks see it; later ones and what was logged after it go.
+
+    Args:
+        rollbacks: what the checkpoint says from now on, for a run that is killed before it saves the next one.
+    """
     from concise_rl.ranks import first_decides
 
     def find() -> Path | None:
         found = checkpoint.newest_complete(folder, session.warn, until=until)
         if found is not None:
+            checkpoint.amend(found, {"rollbacks_to_here": rollbacks})
             checkpoint.discard_after(folder, checkpoint.step_of(found))
             session.rewind(checkpoint.step_of(found))
         return found

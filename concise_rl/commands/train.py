@@ -224,6 +224,7 @@ def checked_prompts(
         train = folders.without_test_problems(train, source.load(config.evaluation.split), tell)
     check_prompts(str(start.folder), start.saved, fingerprint(prompt.id for prompt in train))
     checks.check_generation(args, train)
+    checks.check_tokens(method, args, tokenizer, config.model.think_end)
     checks.check_parts(method.needs - (method.sampler.gives if method.sampler else set()), verifier, train)
     checks.check_columns(method.needs, [edit_prompt(method, prompt, config.seed) for prompt in train])
     context, template = context_of(config.model), args.chat_template_kwargs

@@ -46,67 +46,105 @@ class WorkFailed(Exception):
         self.kind = kind
 
 
-def bounded(
-    work: str, request: Mapping[str, Any], *, silence_seconds: float = SILENCE_SECONDS, extra_bytes: int = 0
-) -> Iterator[Any]:
-    """What the function `work` (`package.module:name`) makes of a request: JSON values, one after the other.
+class Bounded:
+    """A process in which the function `work` (`package.module:name`) answers one request after the other.
+
+    It starts with the first request. One that goes beyond its bounds, raises, or is not read to its end kills it; the
+    next one starts another.
 
     Args:
-        work: imports what it needs and returns an iterator; the bounds hold for what that does.
-        request, and what is yielded: JSON values; what is none becomes its text.
+        work: makes of a request, a JSON value, an iterator over JSON values; what is none becomes its text. It imports
+            what it needs; the bounds hold for what the iterator does.
         silence_seconds: longest wait for the next result.
         extra_bytes: that memory and results may take besides, because the input is large by itself.
-
-    Raises:
-        OutOfBounds: a bound was reached, and the process is dead.
-        WorkFailed: the function raised.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from concise_rl.data.bounded import serve; "
-         f"serve({work!r}, {silence_seconds}, {MEMORY_BYTES + extra_bytes})"],
-        env=os.environ | {
-            "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
-            "PYTHONSAFEPATH": "1",
-            "OMP_NUM_THREADS": "1",
-            "ARROW_DEFAULT_MEMORY_POOL": "system",  # the others reserve address space by the gigabyte
-        },
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # a dead process shows when it is read
-            process.stdin.write(json.dumps(request).encode())
-            process.stdin.close()
-        yield from _results(process, silence_seconds, extra_bytes)
-    finally:
+
+    def __init__(self, work: str, *, silence_seconds: float = SILENCE_SECONDS, extra_bytes: int = 0) -> None:
+        self.work, self.silence_seconds, self.extra_bytes = work, silence_seconds, extra_bytes
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def ask(self, request: Mapping[str, Any]) -> Iterator[Any]:
+        """What the function makes of a request, one result after the other.
+
+        Raises:
+            OutOfBounds: a bound was reached.
+            WorkFailed: the function raised.
+        """
+        patience = self.silence_seconds if self._process else START_SECONDS
+        process = self._process = self._process or self._start()
+        whole = False
+        try:
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # a dead process shows when it is read
+                process.stdin.write(json.dumps(request).encode() + b"\n")
+                process.stdin.flush()
+            yield from self._results(process, patience)
+            whole = True
+        finally:
+            if not whole:
+                self.close()
+
+    def close(self) -> None:
+        """End the process, whatever it does."""
+        process, self._process = self._process, None
+        if process is None:
+            return
         process.kill()
         process.wait()
         for pipe in (process.stdin, process.stdout):
             with contextlib.suppress(OSError):
                 pipe.close()  # type: ignore[union-attr]
 
+    def __del__(self) -> None:
+        self.close()
 
-def _results(process: subprocess.Popen[bytes], silence_seconds: float, extra_bytes: int) -> Iterator[Any]:
-    lines = _lines(process, silence_seconds, TOTAL_BYTES + extra_bytes)
-    next(lines, None)  # it is up
-    for line in lines:
-        kind, content = json.loads(line)
-        if kind == "done":
-            return
-        if kind == "MemoryError":
-            raise OutOfBounds(f"takes more than {(MEMORY_BYTES + extra_bytes) >> 20} MiB of memory")
-        if kind != "result":
-            raise WorkFailed(kind, content)
-        yield content
-    # C++ aborts where it gets no memory, and the system kills for it.
-    raise OutOfBounds(f"ends the process that runs it (exit code {process.wait()}), mostly for want of memory")
+    def _start(self) -> subprocess.Popen[bytes]:
+        memory_bytes = MEMORY_BYTES + self.extra_bytes
+        return subprocess.Popen(
+            [sys.executable, "-c", "from concise_rl.data.bounded import serve; "
+             f"serve({self.work!r}, {self.silence_seconds}, {memory_bytes})"],
+            env=os.environ | {
+                "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
+                "PYTHONSAFEPATH": "1",
+                "OMP_NUM_THREADS": "1",
+                "ARROW_DEFAULT_MEMORY_POOL": "system",  # the others reserve address space by the gigabyte
+            },
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def _results(self, process: subprocess.Popen[bytes], patience: float) -> Iterator[Any]:
+        lines = _lines(process, patience, self.silence_seconds, TOTAL_BYTES + self.extra_bytes)
+        next(lines, None)  # it is up
+        for line in lines:
+            kind, content = json.loads(line)
+            if kind == "done":
+                return
+            if kind == "MemoryError":
+                raise OutOfBounds(f"takes more than {(MEMORY_BYTES + self.extra_bytes) >> 20} MiB of memory")
+            if kind != "result":
+                raise WorkFailed(kind, content)
+            yield content
+        # C++ aborts where it gets no memory, and the system kills for it.
+        raise OutOfBounds(f"ends the process that runs it (exit code {process.wait()}), mostly for want of memory")
 
 
-def _lines(process: subprocess.Popen[bytes], silence_seconds: float, total_bytes: int) -> Iterator[bytes]:
+def bounded(work: str, request: Mapping[str, Any], **bounds: Any) -> Iterator[Any]:
+    """`Bounded.ask` for a single request."""
+    process = Bounded(work, **bounds)
+    try:
+        yield from process.ask(request)
+    finally:
+        process.close()
+
+
+def _lines(
+    process: subprocess.Popen[bytes], patience: float, silence_seconds: float, total_bytes: int
+) -> Iterator[bytes]:
+    """What it writes: the first line within `patience` seconds, each other one within `silence_seconds`."""
     assert process.stdout is not None
-    waiting, total, patience = bytearray(), 0, START_SECONDS
+    waiting, total = bytearray(), 0
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
         due = time.monotonic() + patience
@@ -134,16 +172,24 @@ def _lines(process: subprocess.Popen[bytes], silence_seconds: float, total_bytes
 
 
 def serve(work: str, silence_seconds: float, memory_bytes: int) -> None:
-    """Answer one request; started by `bounded` alone."""
+    """Answer requests, a line each; started by `Bounded` alone."""
     import importlib
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     module, _, name = work.partition(":")
     function: Callable[[Any], Iterator[Any]] = getattr(importlib.import_module(module), name)
-    request = json.loads(sys.stdin.buffer.read())
-    results = function(request)
-    _say("up", None)
-    _limit_memory(memory_bytes)
+    unlimited = True
+    for line in sys.stdin.buffer:
+        results = function(json.loads(line))
+        _say("up", None)
+        if unlimited:
+            _limit_memory(memory_bytes)
+            unlimited = False
+        _answer(results, silence_seconds)
+    os._exit(0)
+
+
+def _answer(results: Iterator[Any], silence_seconds: float) -> None:
     try:
         for result in _each(results, silence_seconds):
             _say("result", result)
@@ -153,7 +199,6 @@ def serve(work: str, silence_seconds: float, memory_bytes: int) -> None:
         _say(type(error).__name__, str(error)[:1000])
     else:
         _say("done", None)
-    os._exit(0)
 
 
 def _each(results: Iterator[Any], silence_seconds: float) -> Iterator[Any]:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from concise_rl.data.base import Message, Prompt
-from concise_rl.data.bounded import OutOfBounds, WorkFailed, bounded
+from concise_rl.data.bounded import Bounded, OutOfBounds, WorkFailed, bounded
 from concise_rl.errors import UserError
 
+RENDERED = "concise_rl.data.templates:rendered"
 PROBE: tuple[Message, ...] = ({"role": "user", "content": "What is 7 + 5?"},)
 
 
@@ -31,12 +32,19 @@ def render(prompt: Prompt, tokenizer: Any, system: str | None = None) -> str | l
 
 
 def apply_template(
-    tokenizer: Any, conversations: Sequence[Sequence[Message]], arguments: Mapping[str, Any] | None = None
+    tokenizer: Any,
+    conversations: Sequence[Sequence[Message]],
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    process: Bounded | None = None,
 ) -> list[str]:
     """Each conversation as text, up to where the model is to go on, through the tokenizer's chat template.
 
     A template comes with a model, from whoever made it, and is a program. It is run in a process of its own, within
     the bounds of `concise_rl.data.bounded`, as `tokenizer.apply_chat_template` would run it in this one.
+
+    Args:
+        process: of `rendered`, where more calls will follow; None takes one of its own.
 
     Raises:
         UserError: it takes too long, too much memory, makes too much text, or refuses a conversation.
@@ -50,8 +58,7 @@ def apply_template(
     }
     texts: list[str] = []
     try:
-        for text in bounded("concise_rl.data.templates:rendered", request):
-            texts.append(text)
+        texts.extend(process.ask(request) if process else bounded(RENDERED, request))
     except (OutOfBounds, WorkFailed) as error:
         raised = f"raises {error.kind}: {error}" if isinstance(error, WorkFailed) else str(error)
         asked = " ".join(conversations[min(len(texts), len(conversations) - 1)][-1]["content"].split())[:60]
@@ -60,6 +67,13 @@ def apply_template(
             "mend it, or give the tokenizer another chat_template"
         ) from error
     return texts
+
+
+def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Prompts as tokens; where a chat template made the text, it has put the special tokens in itself."""
+    if not texts:
+        return []
+    return tokenizer(list(texts), add_special_tokens=not tokenizer.chat_template)["input_ids"]
 
 
 def check_template(tokenizer: Any) -> None:

@@ -16,13 +16,13 @@ from typing import Any
 
 from concise_rl.engine.disk import REPLACED, CheckpointError, regular_paths, remove, replace_folder, saving, write
 from concise_rl.engine.readable import unreadable
-from concise_rl.engine.state import ANOTHER, ARRAYS_FILE, STATE_FILE, load_state, save_state, seal, unseal
+from concise_rl.engine.state import ANOTHER, ARRAYS_FILE, STATE_FILE, amend, load_state, save_state, seal, unseal
 from concise_rl.files import file_checksum
 
 __all__ = [
-    "ARRAYS_FILE", "MANIFEST_FILE", "STATE_FILE", "CheckpointError", "clean_staging", "discard_after", "identity",
-    "load_state", "newest_complete", "publish", "replace_folder", "rotate", "save_state", "saving", "staging_dir",
-    "step_of", "steps", "verify",
+    "ARRAYS_FILE", "MANIFEST_FILE", "STATE_FILE", "CheckpointError", "amend", "clean_staging", "discard_after",
+    "identity", "load_state", "newest_complete", "publish", "replace_folder", "rotate", "save_state", "saving",
+    "staging_dir", "step_of", "steps", "verify",
 ]  # fmt: skip
 
 MANIFEST_FILE = "concise_manifest.json"

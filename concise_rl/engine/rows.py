@@ -19,6 +19,8 @@ from datasets import Dataset
 from torch import Tensor
 
 from concise_rl.batch import PART_PREFIX, SAMPLED_TOKENS
+from concise_rl.data.bounded import Bounded
+from concise_rl.data.templates import RENDERED, apply_template, token_ids
 from concise_rl.engine.collect import Collected, collect
 from concise_rl.engine.generate import DealtGenerate
 from concise_rl.engine.groups import DatasetRow, Sample, judge, refill
@@ -71,6 +73,7 @@ class RowsTrainer(ResumableTrainer):
     vocabulary: TokenVocabulary
     prompt_source: PromptSource
     generation: Generation
+    _templates: Bounded | None = None
 
     # -- prompts ------------------------------------------------------------------------------------------------------
 
@@ -89,6 +92,16 @@ class RowsTrainer(ResumableTrainer):
     def _place(self) -> list[int]:
         """Optimizer step and generation within it, which may be several, so that a resumed run draws the same."""
         return [self.state.global_step, self._step % self.args.gradient_accumulation_steps]
+
+    def _tokenize_prompts(self, prompts: list) -> tuple:
+        """Conversations go through the chat template in a bounded process; with tools or images TRL renders them."""
+        if isinstance(prompts[0], str) or self.tools or self._is_vlm or self.environment_factories is not None:
+            return super()._tokenize_prompts(prompts)
+        if self._templates is None:
+            self._templates = Bounded(RENDERED)
+        tokenizer = self.processing_class
+        texts = apply_template(tokenizer, prompts, self.chat_template_kwargs, process=self._templates)
+        return token_ids(tokenizer, texts), None, {}
 
     # -- rollouts -----------------------------------------------------------------------------------------------------
 

@@ -115,7 +115,8 @@ class Resumable(Trainer):
             self._saved, self._ancestor = saved, checkpoint.identity(Path(resume_from_checkpoint))
             self.ended = saved.get("ended") if self.honours_end else None
             self._load_beside(Path(resume_from_checkpoint))
-            self.rollbacks = saved.get("rollbacks", 0) if self.rollbacks is None else self.rollbacks
+            if self.rollbacks is None:  # the schedule was saved at the rate of the rollbacks before it
+                self.rollbacks = saved.get("rollbacks_to_here", saved.get("rollbacks", 0))
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> Any:

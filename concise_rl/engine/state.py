@@ -15,11 +15,13 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from concise_rl.engine.disk import CheckpointError, saving, write
+from concise_rl.files import replace_text
 from concise_rl.methods.history import History
 
 FORMAT = 2
 STATE_FILE = "concise_state.json"
 ARRAYS_FILE = "concise_state.safetensors"
+AMENDED_FILE = "concise_amended.json"
 ANOTHER = "resume from another checkpoint (resume=auto takes the newest complete one)"
 
 _INTEGERS = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
@@ -43,8 +45,20 @@ def save_state(folder: Path, states: Mapping[str, Any], meta: Mapping[str, Any])
         write(folder / STATE_FILE, seal({**structure, "arrays_sha256": hashlib.sha256(tensors).hexdigest()}))
 
 
+def amend(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Facts that `load_state` gives beside the saved ones, in a file that stands beside what is sealed.
+
+    Raises:
+        CheckpointError: the folder cannot be written.
+    """
+    with saving(folder):
+        replace_text(folder / AMENDED_FILE, seal({"meta": _encode(dict(facts), "meta", {})}).decode())
+
+
 def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The `(states, meta)` that `save_state` was given: equal, of the same types, floats and arrays bit for bit.
+
+    What `amend` was given is among the facts.
 
     Raises:
         CheckpointError: a file is missing, damaged, or of a version that this one cannot read.
@@ -57,7 +71,9 @@ def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         if hashlib.sha256(tensors).hexdigest() != structure["arrays_sha256"]:
             raise ValueError("it does not match its checksum")
         arrays = load_tensors(tensors)
-        return _decode(structure["states"], arrays), _decode(structure["meta"], arrays)
+        states, meta = _decode(structure["states"], arrays), _decode(structure["meta"], arrays)
+        path = folder / AMENDED_FILE
+        return states, meta | (_decode(unseal(path.read_bytes())["meta"], {}) if path.exists() else {})
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}): {ANOTHER}") from error
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:

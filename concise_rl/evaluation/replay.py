@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -34,10 +34,13 @@ class Replay:
               where either does not vary.
         rows: one dict a method and completion, in the order of the steps: `method`, `step`, `prompt_key`, `sample`,
             `length`, `correct`, `scorable`, `task_reward`, `shaped_reward`, `credit` (summed where it is a token's).
+        as_sampled: method name to those of its slots and schedules that would have sampled or cut otherwise, and have
+            no part in a replay; methods without any are left out.
     """
 
     methods: dict[str, dict[str, float]]
     rows: list[dict[str, Any]]
+    as_sampled: dict[str, list[str]] = field(default_factory=dict)
 
 
 def replay(batches: Iterable[tuple[RolloutBatch, Tensor | None]], methods: Mapping[str, Method]) -> Replay:
@@ -71,7 +74,8 @@ def replay(batches: Iterable[tuple[RolloutBatch, Tensor | None]], methods: Mappi
             rows += _rows(name, taught, result.reward, _per_row(result.credit))
     if not rows and methods:
         raise UserError("nothing to replay: the run stored no rollouts; train with run.rollouts_every=1")
-    return Replay({name: _mean_over_steps(steps) for name, steps in per_step.items()}, rows)
+    as_sampled = {name: method.of_sampling for name, method in methods.items() if method.of_sampling}
+    return Replay({name: _mean_over_steps(steps) for name, steps in per_step.items()}, rows, as_sampled)
 
 
 def unshaped_credit(method: Method, batch: RolloutBatch, states: States) -> Tensor:

@@ -142,6 +142,12 @@ class Method:
         prefix = f"{slot}."
         return {name.removeprefix(prefix): s(step) for name, s in self.schedules.items() if name.startswith(prefix)}
 
+    @property
+    def of_sampling(self) -> list[str]:
+        """Slots and schedules that act on what is sampled: `apply`, which gets it as it is, does nothing of them."""
+        slots = [slot for slot, c in self.components.items() if isinstance(c, Edit | Curriculum | Sampler | Cut)]
+        return slots + [name for name in self.schedules if name.startswith("trainer.")]
+
     # -- the step ------------------------------------------------------------------------------------------------------
 
     def init(self) -> States:
@@ -151,6 +157,9 @@ class Method:
 
     def apply(self, batch: RolloutBatch, states: States) -> tuple[Result, States]:
         """Filters, shapers and advantages in order; the states handed in count as consumed.
+
+        Edit, curriculum, sampler, cut and the schedules of sampling come before: `of_sampling` names what is left to
+        the caller.
 
         Raises:
             ValueError: a component returned a wrong type or shape, or a number that is not finite; names it.

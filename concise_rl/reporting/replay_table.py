@@ -45,7 +45,13 @@ def show_replay(result: Replay, *, console: Console | None = None) -> None:
     rollouts = {(row["step"], row["prompt_key"], row["sample"]) for row in result.rows}
     steps = {step for step, _, _ in rollouts}
     title = f"{len(rollouts)} completions of {len(steps)} steps, shaped again"
-    (console or Console(highlight=False)).print(replay_table(replay_rows(result), title=title))
+    console = console or Console(highlight=False)
+    console.print(replay_table(replay_rows(result), title=title))
+    if result.as_sampled:
+        parts = "; ".join(f"{name}: {', '.join(found)}" for name, found in result.as_sampled.items())
+        console.print(
+            f"Taken as sampled, without what these methods change in sampling - {parts}.", markup=False, soft_wrap=True
+        )
 
 
 def write_rows(result: Replay, path: str | Path) -> None:

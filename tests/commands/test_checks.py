@@ -57,6 +57,28 @@ def test_fewer_prompts_than_a_generation_draws_are_refused():
         checks.check_generation(args, prompts(7))
 
 
+@pytest.mark.parametrize(
+    ("method", "rows", "limit", "think_end", "message"),
+    [
+        ("brpo", 6, 160, "</think>", r"num_generations=6 is no multiple of S \* A = 4"),
+        ("brpo", 8, 4, "</think>", "4 budgets and an answer do not fit into trainer.max_completion_length=4"),
+        ("jet", 2, 160, "</think>", "num_generations=2 leaves no early exit"),
+        ("hbpo", 6, 160, "</think>", "num_generations=6 rows do not make 4 subgroups"),
+        ("adaptthink", 2, 160, "[/THINK]", r"the tokenizer has no single token '\[/THINK\]'"),
+        ("pear", 8, 160, "[/THINK]", r"needs answer_entropy, think_entropy, but the tokenizer has no single token"),
+    ],
+)
+def test_groups_and_tags_that_a_method_cannot_use_are_refused_before_a_model_is_loaded(
+    method, rows, limit, think_end, message
+):
+    composed = config.compose([f"method={method}"])
+    tokenizer, method = load_tokenizer(composed.model), config.method_of(composed)
+    args = SimpleNamespace(num_generations=rows, max_completion_length=limit)
+    with pytest.raises(UserError, match=message):
+        checks.check_tokens(method, args, tokenizer, think_end)
+    checks.check_tokens(method, SimpleNamespace(num_generations=8, max_completion_length=160), tokenizer, "</think>")
+
+
 def test_a_column_that_the_method_needs_is_missed_before_training():
     checks.check_columns(frozenset({COLUMN_PREFIX + "difficulty", "entropies"}), prompts(2, difficulty=1))
     rows = [*prompts(2, difficulty=1), Prompt.of("7+7=", "14")]
@@ -73,6 +95,18 @@ def test_prompts_that_do_not_fit_the_context_are_named():
     with pytest.raises(DataError, match=rf"1 of 4 prompts and trainer.max_completion_length=.* \(id {long.id}\), has"):
         checks.check_lengths(rows, tokenizer, None, context=context, limit=context - 20)
     checks.check_lengths(rows, tokenizer, None, context=None, limit=10**9)
+
+
+def test_a_template_that_waits_for_a_training_prompt_is_found_before_a_model_is_loaded():
+    tokenizer = load_tokenizer(config.compose([]).model)
+    plain = [prompts(1)[0]]
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    checks.check_lengths(plain, tokenizer, None, context=100, limit=90)
+    with pytest.raises(DataError, match="has 4: drop such prompts"):
+        checks.check_lengths(plain, tokenizer, None, context=100, limit=97)
+    tokenizer.chat_template = "{% if messages[0]['content'] == '2+1=' %}{{ 'a' * 3000000000 }}{% endif %}"
+    with pytest.raises(UserError, match=r"the chat template of .* takes more than 512 MiB of memory \(at '2\+1='\)"):
+        checks.check_lengths(prompts(3), tokenizer, None, context=100, limit=10)
 
 
 def test_a_window_is_checked_on_the_arguments_alone():

@@ -17,7 +17,7 @@ import pytest
 from pyarrow import parquet
 
 from concise_rl.data import Local, templates
-from concise_rl.data.bounded import OutOfBounds, WorkFailed, bounded
+from concise_rl.data.bounded import Bounded, OutOfBounds, WorkFailed, bounded
 from concise_rl.errors import DataError, UserError
 
 HERE = "tests.data.test_bounded"
@@ -73,6 +73,21 @@ def test_what_is_within_the_bounds_passes():
     assert caught.value.kind == "LookupError"
     with pytest.raises(OutOfBounds, match="ends the process"):
         list(bounded(f"{HERE}:absent", {}))
+
+
+def test_a_process_answers_one_request_after_the_other_and_is_started_anew_after_a_fault():
+    process = Bounded(f"{HERE}:working", silence_seconds=3.0)
+    assert [list(process.ask({"kind": ""})) for _ in range(3)] == [["first"]] * 3
+    first = process._process
+    with pytest.raises(OutOfBounds, match="takes more than 3 s"):
+        list(process.ask({"kind": "hang"}))
+    assert first.returncode == -signal.SIGKILL
+    with pytest.raises(OutOfBounds, match="512 MiB"):  # the limit is that of every request
+        list(process.ask({"kind": "memory"}))
+    assert list(process.ask({"kind": ""})) == ["first"]
+    second = process._process
+    del process
+    assert second.poll() is not None
 
 
 def tokenizer(template):

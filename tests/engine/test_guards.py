@@ -16,6 +16,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from concise_rl.commands.config import compose, guard_of
+from concise_rl.commands.guarded import go_back
 from concise_rl.engine import checkpoint
 from concise_rl.engine.guards import RecordRollbacks, SkipNonFinite, WatchCollapse
 from concise_rl.errors import UserError
@@ -161,6 +162,21 @@ def test_a_collapse_goes_back_twice_and_then_ends_the_run(tmp_path: Path, ranks:
         assert rollouts[:3] == plain[:3]
         assert [line["loss"] for line in lines[:3]] == [line["loss"] for line in plain_lines[:3]]
         assert rollouts[3] != plain[3]
+
+
+def test_a_run_killed_right_after_a_rollback_has_gone_back(make_trainer):
+    """The checkpoint that it goes back to was saved before, and says 0 by its sealed facts."""
+    save = ("trainer.save_strategy=steps", "trainer.save_steps=2")
+    trainer, _ = make_trainer(*save)
+    trainer.train()
+    folder = Path(trainer.args.output_dir)
+    session = SimpleNamespace(warn=pytest.fail, rewind=lambda step: None)
+    assert go_back(folder, until=2, session=session, rollbacks=1) == folder / "checkpoint-2"
+    resumed, _ = make_trainer(*save)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.rollbacks == 1
+    assert resumed.optimizer.param_groups[0]["initial_lr"] == trainer.args.learning_rate / 2
+    assert resumed.states == trainer.states
 
 
 def test_a_run_without_an_old_enough_checkpoint_ends(tmp_path: Path):

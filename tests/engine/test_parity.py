@@ -9,6 +9,8 @@ from torch.testing import assert_close
 from concise_rl import minimal
 from concise_rl.batch import RolloutBatch
 from concise_rl.commands.config import compose, method_of, teaching_of
+from concise_rl.errors import UserError
+from concise_rl.methods import load_method, method_names
 from concise_rl.testbeds import ChainSum
 
 LEAVE_OUT = ("truncated=mask", "zero_variance=drop", "trainer.per_device_train_batch_size=64")
@@ -73,6 +75,35 @@ def test_first_update_is_that_of_the_screen(make_trainer, monkeypatch, method, r
         # Adam's first step has the size of the learning rate whatever the gradient, so signs must agree, not sizes.
         assert (weight - model.state_dict()[name]).abs().mean() < 2e-6, name
     assert moved > 5e-5
+
+
+def test_the_screen_refuses_what_it_leaves_out(capsys):
+    """One recipe a reason; those that pass change nothing but rewards, credits and what `policy_loss` takes."""
+    for name, what in {
+        "cascade": "curriculum.readmit",
+        "brpo": "sampler.brpo, parts.chain, parts.segment",
+        "dot": "cut.dot, trainer.beta",
+        "effort": "edit.effort, columns.low_effort",
+        "siri": "trainer.max_completion_length",
+        "pear": "answer_entropy, think_entropy",
+        "e2h": "curriculum.e2h",
+        "scalerl": "curriculum.pass_rate, trainer.loss_type=cispo",
+    }.items():
+        with pytest.raises(SystemExit, match="2"):
+            minimal.main(["--method", name])
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"error: method {name} asks for {what}, which is left out here" in said
+    passed = []
+    for name in method_names():
+        method = load_method(name)
+        try:
+            loss = minimal.loss_options(method, columns=[])
+        except UserError:
+            continue
+        passed.append(name)
+        assert {slot.partition(".")[0] for slot in method.components} <= {"filter", "shaper", "advantage"}
+        assert loss | {"num_generations": 16} == {"loss_type": "bnpo"} | dict(method.loss) | {"num_generations": 16}
+    assert {"grpo", "hapo", "kimi", "toggle"} <= set(passed)
 
 
 def test_the_screen_runs(capsys):

@@ -8,6 +8,7 @@ import dataclasses
 import pytest
 import torch
 from torch.testing import assert_close
+from trl import GRPOTrainer
 
 from concise_rl.commands.config import compose
 from concise_rl.commands.guarded import warn_of_idle_history
@@ -151,3 +152,20 @@ def test_what_a_component_logs_reaches_the_metrics_of_the_step(make_trainer):
     (record,), (logged,) = seen.records, seen.metrics
     assert record.metrics["kimi_length/span_mean"] > 0
     assert {k: logged[k] for k in record.metrics} == pytest.approx(record.metrics)
+
+
+def test_conversations_go_through_the_template_in_a_bounded_process(make_trainer, monkeypatch):
+    trainer, _ = make_trainer("trainer.chat_template_kwargs={mood: wait}")
+    tokenizer = trainer.processing_class
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
+        "{% if add_generation_prompt %}<think>{% endif %}{{ mood }}"
+    )
+    asked = [[{"role": "user", "content": f"{n}a+9="}] for n in range(3)]
+    stock = GRPOTrainer._tokenize_prompts(trainer, asked)
+    assert len(set(map(tuple, stock[0]))) == 3
+    monkeypatch.setattr(type(tokenizer), "apply_chat_template", None)  # this process runs no template
+    assert trainer._tokenize_prompts(asked) == stock
+    tokenizer.chat_template = "{{ 'a' * 3000000000 }}"
+    with pytest.raises(UserError, match=r"the chat template of .* takes more than 512 MiB of memory"):
+        trainer._tokenize_prompts(asked)

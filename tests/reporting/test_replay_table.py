@@ -39,10 +39,16 @@ def test_a_replay_in_the_terminal_and_as_csv(tmp_path) -> None:
     assert "36 completions of 3 steps" in text
     assert "[red]grpo" in text
     assert "sign flips" in text
+    assert "as sampled" not in text
     write_rows(result, tmp_path / "rows.csv")
     with (tmp_path / "rows.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 72
     assert [float(row["credit"]) for row in rows] == [row["credit"] for row in result.rows]
+    told = io.StringIO()
+    show_replay(
+        replay(batches, {name: load_method(name) for name in ("pools", "dot", "grpo")}), console=Console(file=told)
+    )
+    assert told.getvalue().endswith("in sampling - pools: curriculum.pools; dot: cut.dot.\n")
     with pytest.raises(UserError, match="cannot write"):
         write_csv(ROWS, tmp_path / "nowhere" / "rows.csv")

@@ -14,6 +14,10 @@ LARGEST = 1e15
 """No step, token, budget or metric is larger; beyond, sums and figures lose their digits or overflow."""
 
 
+LONGEST = 200
+"""Characters of a name."""
+
+
 @dataclass(frozen=True)
 class Number:
     """A number between two bounds; `whole` for integers alone. NaN is none, but where `undefined` lets it pass."""
@@ -34,13 +38,13 @@ class Number:
 
 
 class Text:
-    """A text that is not empty."""
+    """A name or a tag: figures draw every character of it, so one of a megabyte would keep them busy for hours."""
 
     def __str__(self) -> str:
-        return "a text"
+        return f"a text of up to {LONGEST} characters"
 
     def holds(self, value: Any) -> bool:
-        return isinstance(value, str) and value != ""
+        return isinstance(value, str) and 0 < len(value) <= LONGEST
 
 
 TEXT, SHARE = Text(), Number(0, 1)

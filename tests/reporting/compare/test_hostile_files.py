@@ -108,9 +108,10 @@ def test_any_value_of_any_field_is_compared_or_refused_by_file(folders, tmp_path
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"benchmark": 7}, r"summary.json: benchmark is 7, not a text: evaluate again"),
+        ({"benchmark": 7}, r"summary.json: benchmark is 7, not a text of up to 200 characters: evaluate again"),
+        ({"benchmark": "x" * 100_000}, r"summary.json: benchmark is \"x{39}\.\.\., not a text of up to 200 characters"),
         ({"budget_curve": [1]}, r"summary.json: budget_curve is \[1\], not an object"),
-        ({"budget_curve": CURVE | {"mode": None}}, r"summary.json: budget_curve.mode is null, not a text"),
+        ({"budget_curve": CURVE | {"mode": None}}, r"summary.json: budget_curve.mode is null, not a text of up to"),
         (
             {"budget_curve": CURVE | {"points": [CURVE["points"][0], {"budget": 1e308}]}},
             r"summary.json: budget_curve.points\[1\].budget is 1e\+308, not a number from 1 to 1e\+15",
