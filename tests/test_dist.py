@@ -13,7 +13,6 @@ import pytest
 if sys.version_info < (3, 11):
     pytest.skip("the lock and its parser are for Python 3.11 and newer", allow_module_level=True)
 import tomllib
-
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 

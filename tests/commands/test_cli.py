@@ -141,16 +141,6 @@ def test_the_readme_shaper_works_by_path(tmp_path, monkeypatch):
         config.method_of(config.compose(["method.shapers=[{path: my_shapers.py:Budget, tarket: 30}]"]))
 
 
-def test_the_readme_commands_compose():
-    text = (ROOT / "README.md").read_text()
-    commands = re.findall(r"^concise-rl train ([^#\n]*)", text, re.M)
-    assert len(commands) >= 8
-    for command in commands:
-        overrides = [item.strip("'") for item in re.findall(r"(?:'[^']*'|\S)+", command) if "=" in item]
-        if "-m" not in command.split():
-            config.compose([item.replace("='", "=").strip("'") for item in overrides])
-
-
 def test_the_table_of_methods_is_the_generated_one():
     done = run("methods", "--markdown", *(["--results", "docs/results/methods.json"]))
     assert done.returncode == 0, done.stderr

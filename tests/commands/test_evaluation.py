@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
 import shutil
 from pathlib import Path
 
@@ -147,18 +145,6 @@ def test_the_embedded_limit_is_that_of_its_descendants_alone(tmp_path):
         assert settings_of(task(f"model.path={run}", limit).config)["max_new_tokens"] == 300
     named = ["backend=http", "backend.base_url=http://x", "backend.model=served", "model=qwen3_0.6b"]
     assert settings_of(task(*named).config)["max_new_tokens"] == 4096
-
-
-def test_the_commands_of_the_docs_are_not_refused():
-    """A `model.path` of the docs is a folder that a reader has."""
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    text = "\n".join(page.read_text() for page in pages).replace("\\\n", " ")
-    commands = re.findall(r"^concise-rl eval (.*)$", text, re.M)
-    assert len(commands) > 12
-    for command in commands:
-        overrides = [item for item in shlex.split(command, comments=True) if item != "..."]
-        overrides = [item.replace("runs/demo/model", str(TINY)) for item in overrides]
-        planned(config.compose(overrides, "eval"), "chosen", overrides)
 
 
 def test_how_completions_were_drawn_stands_above_the_result(tmp_path, capsys):
