@@ -78,3 +78,8 @@ def test_one_commit_makes_one_wheel(tmp_path):
         pytest.skip("needs a git checkout: the wheel is built from a commit")
     first, second = wheel(tmp_path / "first", "022"), wheel(tmp_path / "second", "077")
     assert hashlib.sha256(first).hexdigest() == hashlib.sha256(second).hexdigest()
+
+
+def test_one_version_everywhere():
+    for name, line in (("CITATION.cff", "version: {}"), ("CHANGELOG.md", "## {}")):
+        assert line.format(PROJECT["version"]) in (ROOT / name).read_text().splitlines(), name
