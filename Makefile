@@ -34,18 +34,18 @@ INSTALL := $(BIN)/python -m pip install -q
 INSTALL_LOCKED := $(INSTALL) --no-deps --require-hashes --build-constraint requirements/build.txt
 INSTALL_HERE := $(INSTALL) --no-deps --no-build-isolation -e .
 
-$(VENV)/bin/python: requirements/build.txt
+$(VENV)/.pip: requirements/build.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) --require-hashes -r requirements/build.txt
 	touch $@
 
-$(VENV)/.demo: pyproject.toml requirements/core.txt requirements/torch.txt $(VENV)/bin/python
+$(VENV)/.demo: pyproject.toml requirements/core.txt requirements/torch.txt $(VENV)/.pip
 	$(INSTALL_LOCKED) -r requirements/core.txt
 	$(INSTALL) -r requirements/torch.txt
 	$(INSTALL_HERE)
 	touch $@
 
-$(VENV)/.test: pyproject.toml requirements/test.txt requirements/torch.txt $(VENV)/bin/python
+$(VENV)/.test: pyproject.toml requirements/test.txt requirements/torch.txt $(VENV)/.pip
 	$(INSTALL_LOCKED) -r requirements/test.txt
 	$(INSTALL) -r requirements/torch.txt
 	$(INSTALL_HERE)
@@ -60,7 +60,7 @@ lock: $(VENV)/.test  ## pin what pyproject.toml allows; what is pinned stays, un
 	$(LOCK) $(UPGRADE) pyproject.toml -c requirements/test.txt -o requirements/core.txt
 
 docs: $(VENV)/.test  ## the site, from docs/ and the docstrings, into site/; a broken link is an error
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 DIST ?= dist
 

@@ -10,9 +10,11 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import griffe
 from mkdocs.structure.files import File, Files
 
 import concise_rl
+from concise_rl.methods.registry import FOLDERS, SHELVES
 
 ROOT = Path(__file__).parent.parent
 ROOT_PAGES = {
@@ -25,10 +27,25 @@ LINK = re.compile(r"(\]\()(?!\w+:|#)([^)#\s]+)")
 LANGUAGES = {".py": "python", ".sh": "bash", ".sbatch": "bash", ".yaml": "yaml", ".toml": "toml", ".ipynb": "json"}
 
 
+SHARED = re.compile(r"^( +)(\w+(?:, \w+)+): (.*(?:\n\1 +.*)*)", re.M)
+
+
+class OneLineForSeveral(griffe.Extension):
+    """`lo, hi: bounds` in a docstring's list stands for both names; griffe reads one name a line."""
+
+    def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
+        if obj.docstring:
+            obj.docstring.value = SHARED.sub(line_each, obj.docstring.value)
+
+
+def line_each(found: re.Match[str]) -> str:
+    return "\n".join(f"{found[1]}{name}: {found[3]}" for name in found[2].split(", "))
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Adds the generated pages."""
     generated = {page: (ROOT / name).read_text() for name, page in ROOT_PAGES.items()}
-    generated["reference.md"] = reference()
+    generated |= {"reference.md": reference(), "components.md": components()}
     texts = generated | {file.src_uri: file.content_string for file in files.documentation_pages()}
     for page, text in texts.items():
         for _, link in LINK.findall(text):
@@ -73,10 +90,18 @@ def source_page(target: str) -> str:
 
 def reference() -> str:
     """Every public name with its docstring, read without importing torch."""
-    parts = [
-        "# API reference\n",
-        "Import all of these from `concise_rl`. [From Python](python.md) shows them in use.\n",
-    ]
+    parts = ["# API reference", "Import these names from `concise_rl`. [From Python](python.md) shows them in use."]
     for home, names in sorted(concise_rl._HOME.items()):
-        parts += [f"::: {home}.{name}\n" for name in names]
-    return "\n".join(parts)
+        for name in names:
+            own = ROOT / home.replace(".", "/") / f"{name}.py"  # the function of a module with its name
+            parts.append(f"::: {home}.{name}.{name}" if own.exists() else f"::: {home}.{name}")
+    return "\n\n".join(parts)
+
+
+def components() -> str:
+    """Every registered component with its docstring, by kind."""
+    parts = ["# Components", "What methods are made of, by kind; a heading is a class, importable from `concise_rl`."]
+    for kind, shelf in SHELVES.items():
+        parts.append(f"## {FOLDERS[kind].capitalize()}")
+        parts += [f"::: concise_rl.methods.{FOLDERS[kind]}.{name}.{cls}" for name, cls in sorted(shelf.items())]
+    return "\n\n".join(parts)

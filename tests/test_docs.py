@@ -172,6 +172,10 @@ def test_commands_for_a_gpu_say_so():
                 )
 
 
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) < 150
+
+
 def test_pages_have_commands():
     """The search above finds what is there."""
     found = {str(page.relative_to(ROOT)): len(commands(page)) for page in PAGES}
