@@ -144,7 +144,7 @@ class RolloutBatch:
         if bool((self.lengths < 0).any()) or bool((self.think_lengths > self.lengths).any()):
             raise ValueError("RolloutBatch.lengths: need 0 <= think_lengths <= lengths, counted in sampled tokens")
         if bool((self.counts & ~self.scorable).any()):
-            raise ValueError("RolloutBatch.counts: a row that is not scorable cannot teach; and it with scorable")
+            raise ValueError("RolloutBatch.counts: a row that is not scorable cannot teach; use counts & scorable")
 
     def _check_field(self, name: str, known: Field, value: Tensor | None) -> None:
         if value is None and known.optional:

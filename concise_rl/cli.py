@@ -21,7 +21,7 @@ commands
   replay    what other methods make of a run's stored rollouts          concise-rl replay runs/demo hapo kimi
   methods   the methods that are built in                               concise-rl methods
   compare   runs and evaluations in one page, Markdown, CSV and figures concise-rl compare runs/grpo runs/hapo
-  fit       a run's curve: ceiling, speed, and what its half foretold   concise-rl fit runs/demo
+  fit       a run's curve: ceiling, speed, and end predicted from half  concise-rl fit runs/demo
   plan      memory, time and cost of a run before it runs (estimate)    concise-rl plan model=qwen3_1.7b hardware=h100x8
   predict   where a method settles on a test bed, without a model       concise-rl predict method=kimi data=which_sum
   warmup    make the reasoner of an embedded task                       concise-rl warmup task=which_sum --out DIR
@@ -169,7 +169,7 @@ def compare(arguments: Sequence[str]) -> None:
 
 
 def fit(arguments: Sequence[str]) -> None:
-    """Fit ScaleRL's sigmoid to each run, foretell its end from its first half, and a power law to several."""
+    """Fit ScaleRL's sigmoid to each run, predict its end from its first half, and fit a power law to several."""
     parser = argparse.ArgumentParser(prog="concise-rl fit", description=fit.__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder with metrics.jsonl")
     parser.add_argument("--metric", default="accuracy", help="key of metrics.jsonl (default accuracy)")
@@ -211,7 +211,7 @@ def plan(arguments: Sequence[str]) -> None:
 
 
 def warmup(arguments: Sequence[str]) -> None:
-    """Make the reasoner of an embedded task by supervision: five to ten minutes on one core."""
+    """Make the reasoner of an embedded task by supervised training: five to ten minutes on one core."""
     parser = argparse.ArgumentParser(prog="concise-rl warmup", description=warmup.__doc__)
     parser.add_argument("task", nargs="?", default="task=chain_sum", metavar="task=NAME", help="default: chain_sum")
     parser.add_argument("--out", type=Path, required=True, help="folder for weights and tokenizer")
@@ -231,7 +231,7 @@ def warmup(arguments: Sequence[str]) -> None:
 
 
 def predict(arguments: Sequence[str]) -> None:
-    """Foretell where a method settles on a test bed: a tabular policy on the bed's law, in seconds."""
+    """Predict where a method settles on a test bed: a tabular policy on the bed's law, in seconds."""
     parser = argparse.ArgumentParser(prog="concise-rl predict", description=predict.__doc__)
     parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help="method=kimi data=which_sum, and its fields")
     parser.add_argument("--steps", type=int, default=200, help="of 16 prompts x 8 completions (default 200)")

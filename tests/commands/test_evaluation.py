@@ -102,9 +102,9 @@ def test_model_recipes_carry_their_makers_sampling_and_data_recipes_come_after()
     [
         (
             ["trainer.nonsense=0"],
-            "trainer.nonsense does nothing in an evaluation; choose from chat_template_kwargs, max",
+            "trainer.nonsense has no effect in an evaluation; choose from chat_template_kwargs, max",
         ),
-        (["++trainer.temperature=0"], "trainer.temperature does nothing .*evaluation.temperature"),
+        (["++trainer.temperature=0"], "trainer.temperature has no effect .*evaluation.temperature"),
         (["trainer.max_completion_lenght=9"], "did you mean max_completion_length"),
         (["model=hf", "model.path=my_model"], "evaluation.max_new_tokens is not set: give the most tokens"),
         (["model.path=my_model"], "the limit of model=tiny is not that of my_model; give evaluation.max_new_tokens=N"),
