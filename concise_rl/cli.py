@@ -21,7 +21,7 @@ commands
   replay    what other methods make of a run's stored rollouts          concise-rl replay runs/demo hapo kimi
   methods   the methods that are built in                               concise-rl methods
   compare   runs and evaluations in one page, Markdown, CSV and figures concise-rl compare runs/grpo runs/hapo
-  fit       a run's curve: ceiling, speed, and end predicted from half  concise-rl fit runs/demo
+  fit       a run's curve: ceiling, speed, and what its half foretold   concise-rl fit runs/demo
   plan      memory, time and cost of a run before it runs (estimate)    concise-rl plan model=qwen3_1.7b hardware=h100x8
   predict   where a method settles on a test bed, without a model       concise-rl predict method=kimi data=which_sum
   warmup    make the reasoner of an embedded task                       concise-rl warmup task=which_sum --out DIR

@@ -44,7 +44,7 @@ def check_trainer_fields(fields: Mapping[str, Any]) -> None:
         )
     if fields.get("remove_unused_columns"):
         raise UserError(
-            "trainer.remove_unused_columns=true removes the references that answers are judged against: leave it out"
+            "trainer.remove_unused_columns=true takes away the references that answers are judged by: leave it out"
         )
     _check_reporting(fields)
 

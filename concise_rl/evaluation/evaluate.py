@@ -115,12 +115,7 @@ def evaluate(
         verifier: judges a completion's text against the prompt's reference.
         system: the system prompt.
         samples: completions a problem, one or more.
-        max_new_tokens: the most tokens of a completion.
-        temperature: of sampling; 0 is greedy.
-        top_p: see `Sampling`.
-        top_k: see `Sampling`.
-        min_p: see `Sampling`.
-        mode: see `Mode`.
+        max_new_tokens, temperature, top_p, top_k, min_p, mode: see `Sampling` and `Mode`.
         store: JSONL file in which each completion is stored as soon as it is judged. An evaluation with the same
             settings goes on where the file ends; other settings are refused.
         keep_token_ids: keep the sampled ids in the rows, for `budget_sweep`.

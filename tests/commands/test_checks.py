@@ -25,7 +25,7 @@ from concise_rl.model.loading import context_of, load_tokenizer
         ("trainer.model_init_kwargs={a: 1}", "the model is loaded by model"),
         ("trainer.eval_strategy=steps", "a run evaluates before and after training"),
         ("trainer.load_best_model_at_end=true", "needs evaluations in training"),
-        ("trainer.remove_unused_columns=true", "removes the references"),
+        ("trainer.remove_unused_columns=true", "takes away the references"),
         ("trainer.report_to=tensorbord", "trainer.report_to='tensorbord': choose none or of"),
         ("trainer.report_to=mlflow", "needs a package: pip install mlflow"),
         ("trainer.push_to_hub=true", "needs a token of the hub"),
