@@ -44,17 +44,23 @@ ACTS_ON = {
     "filter": "which completions teach",
     "shaper": "the reward",
     "advantage": "the credit",
+    "loss": "the loss",
     "schedule": "limits that move in training",
 }
 """Kind of component to what it acts on, in the order of a step; a method stands with the first that it has."""
+
+AVERAGES = {"grpo", "bnpo", "dr_grpo", "dapo"}
+"""TRL's losses that differ in the average alone."""
 
 
 def method_links() -> str:
     """The README's table: every method, with a link, by what it acts on first."""
     groups: dict[str, list[str]] = {kind: [] for kind in ACTS_ON}
     for name in method_names():
-        slots = [slot for slot in method_entry(name).components.split(", ") if slot != "shaper.plain"]
-        kinds = {slot.partition(".")[0] for slot in slots}
+        entry = method_entry(name)
+        kinds = {slot.partition(".")[0] for slot in entry.components.split(", ") if slot != "shaper.plain"}
+        if kinds <= {"advantage"} and (entry.loss not in AVERAGES or "importance_sampling_level" in entry.method.loss):
+            kinds = {"loss"}
         groups[next(kind for kind in ACTS_ON if kind in kinds)].append(f"[`{name}`](docs/methods/{name}.md)")
     rows = [[ACTS_ON[kind], ", ".join(links)] for kind, links in groups.items() if links]
     return markdown_table([["acts on", "methods"], *rows], text_columns=2)
