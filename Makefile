@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# Two commands do everything on a fresh machine with Python 3.11 or newer: `make demo` and `make test`.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo tradeoff test check setup setup-test results readme clean
+.PHONY: demo tradeoff test check docs wheel dist lock setup setup-test results readme clean
 
 demo: $(VENV)/.demo  ## train the embedded reasoner with HAPO; before and after
 	$(BIN)/concise-rl train method=hapo model=tiny data=chain_sum advantage.group_relative.scale=batch \
@@ -29,18 +29,52 @@ check: $(VENV)/.test  ## ruff, mypy, import contract
 setup: $(VENV)/.demo
 setup-test: $(VENV)/.test
 
-# A pip that resolves and unpacks twice as fast as the one that Python ships; everything else as CI pins it.
-$(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --upgrade pip
+# Everything but torch is pinned with its hash, pip and the build tools of source distributions too.
+INSTALL := $(BIN)/python -m pip install -q
+INSTALL_LOCKED := $(INSTALL) --no-deps --require-hashes --build-constraint requirements/build.txt
+INSTALL_HERE := $(INSTALL) --no-deps --no-build-isolation -e .
 
-$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install -q -c constraints.txt -e .
+$(VENV)/.pip: requirements/build.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) --require-hashes -r requirements/build.txt
 	touch $@
 
-$(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test]'
+$(VENV)/.demo: pyproject.toml requirements/core.txt requirements/torch.txt $(VENV)/.pip
+	$(INSTALL_LOCKED) -r requirements/core.txt
+	$(INSTALL) -r requirements/torch.txt
+	$(INSTALL_HERE)
+	touch $@
+
+$(VENV)/.test: pyproject.toml requirements/test.txt requirements/torch.txt $(VENV)/.pip
+	$(INSTALL_LOCKED) -r requirements/test.txt
+	$(INSTALL) -r requirements/torch.txt
+	$(INSTALL_HERE)
 	touch $@ $(VENV)/.demo
+
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	--no-emit-package torch -c requirements/torch.txt
+
+lock: $(VENV)/.test  ## pin what pyproject.toml allows; what is pinned stays, unless UPGRADE=--upgrade
+	$(LOCK) $(UPGRADE) requirements/build.in -o requirements/build.txt
+	$(LOCK) $(UPGRADE) pyproject.toml --extra test --extra docs --extra release -o requirements/test.txt
+	$(LOCK) $(UPGRADE) pyproject.toml -c requirements/test.txt -o requirements/core.txt
+
+docs: $(VENV)/.test  ## the site, from docs/ and the docstrings, into site/; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+DIST ?= dist
+
+# One commit makes the same bytes wherever it is built: tracked files alone, the commit's time, and modes that no umask changes.
+wheel: export SOURCE_DATE_EPOCH = $(shell git log -1 --format=%ct)
+wheel: $(VENV)/.test
+	rm -rf $(DIST) && mkdir -p $(DIST)/source
+	git -c tar.umask=022 archive HEAD | tar -xp -C $(DIST)/source
+	umask 022; $(BIN)/python -m pip wheel -q --no-deps --no-build-isolation --wheel-dir $(DIST) $(DIST)/source
+	rm -rf $(DIST)/source
+
+dist: wheel  ## the wheel and, beside it, what it was tested with as a software bill of materials (CycloneDX)
+	cat requirements/torch.txt requirements/core.txt | $(BIN)/python -W ignore -m cyclonedx_py requirements - --pyproject pyproject.toml \
+		--output-reproducible --output-file $(DIST)/concise_rl.cdx.json
 
 results: $(VENV)/.test  ## every method on five tasks, and its coefficient: some hours on two cores
 	$(BIN)/python benchmarks/methods.py
@@ -49,4 +83,4 @@ readme: $(VENV)/.test  ## the generated parts of the README
 	$(BIN)/python benchmarks/readme.py
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

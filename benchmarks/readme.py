@@ -1,6 +1,6 @@
 """Writes the generated parts of README and method pages: the demo, the table of methods, the measured changes.
 
-python benchmarks/readme.py        # after benchmarks/methods.py and make demo
+python benchmarks/readme.py        # after benchmarks/methods.py, make demo and concise-rl train run.dir=runs/hapo
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ import json
 import re
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
 
 from concise_rl.evaluation import Evaluation
+from concise_rl.methods import method_names
+from concise_rl.reporting.methods_table import method_entry
 from concise_rl.reporting.session import completion_pairs
-from concise_rl.reporting.summary import pick_pairs, summary_markdown
+from concise_rl.reporting.summary import markdown_table, pick_pairs, summary_markdown
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,20 +36,55 @@ def methods() -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
-def demo(run: Path) -> str:
-    """The table, the sentence and a typical completion of the demo's run."""
-    summary = json.loads((run / "summary.json").read_text())
+ACTS_ON = {
+    "curriculum": "which prompts come",
+    "edit": "what a prompt says",
+    "sampler": "how completions are sampled",
+    "cut": "what is left of a completion",
+    "filter": "which completions teach",
+    "shaper": "the reward",
+    "advantage": "the credit",
+    "loss": "the loss",
+    "schedule": "limits that move in training",
+}
+"""Kind of component to what it acts on, in the order of a step; a method stands with the first that it has."""
+
+AVERAGES = {"grpo", "bnpo", "dr_grpo", "dapo"}
+"""TRL's losses that differ in the average alone."""
+
+
+def method_links() -> str:
+    """The README's table: every method, with a link, by what it acts on first."""
+    groups: dict[str, list[str]] = {kind: [] for kind in ACTS_ON}
+    for name in method_names():
+        entry = method_entry(name)
+        kinds = {slot.partition(".")[0] for slot in entry.components.split(", ") if slot != "shaper.plain"}
+        if kinds <= {"advantage"} and (entry.loss not in AVERAGES or "importance_sampling_level" in entry.method.loss):
+            kinds = {"loss"}
+        groups[next(kind for kind in ACTS_ON if kind in kinds)].append(f"[`{name}`](docs/methods/{name}.md)")
+    rows = [[ACTS_ON[kind], ", ".join(links)] for kind, links in groups.items() if links]
+    return markdown_table([["acts on", "methods"], *rows], text_columns=2)
+
+
+def demo(run: Path, released: Path) -> str:
+    """The demo beside its recipe as released, what each shows, and a typical completion."""
+    ours, theirs = (json.loads((folder / "summary.json").read_text()) for folder in (run, released))
     _, pair = pick_pairs(
         completion_pairs(*(Evaluation.load(run / f"evaluation-{name}.jsonl") for name in ("before", "after")))
     )[0]
-    table = summary_markdown({name: summary[name] for name in ("before", "after")}, summary["difference"])
+    columns = {"before": ours["before"], "after the demo": ours["after"], "after HAPO as released": theirs["after"]}
     command = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return (
-        f"{table}\n**{summary['headline']}** ({summary['steps']} steps in {summary['training_seconds']:.0f} s; "
-        f"`make demo`, two-core virtual machine, {time.strftime('%Y-%m-%d')}, commit {commit.stdout.strip()}).\n\n"
-        f"A typical problem, `{pair.prompt}`:\n\n```\nbefore  {pair.before.text}\nafter   {pair.after.text}\n```\n"
+    changed = "`advantage.group_relative.scale=batch`"
+    shown = (
+        f"The demo is HAPO with one setting changed, {changed}: **{ours['headline']}**. As released (`concise-rl train "
+        f"method=hapo`): **{theirs['headline']}**. {ours['before']['problems']} test problems; {ours['steps']} steps "
+        f"in {ours['training_seconds']:.0f} s and {theirs['training_seconds']:.0f} s on a two-core virtual machine, "
+        f"{time.strftime('%Y-%m-%d')}, commit {commit.stdout.strip()}; [three seeds](docs/results/demo.md)."
     )
+    table = summary_markdown(columns, keys=("accuracy", "mean_tokens", "oracle_ratio"))
+    answers = f"problem {pair.prompt}\nbefore  {pair.before.text}\nafter   {pair.after.text}"
+    return f"{table}\n{textwrap.fill(shown, 120, break_on_hyphens=False)}\n\n```\n{answers}\n```\n"
 
 
 def write_pages(results: list[dict[str, Any]]) -> None:
@@ -69,9 +107,10 @@ def main() -> None:
     guide.write_text(between(guide.read_text(), "methods", "\n" + methods() + "\n"))
     path = ROOT / "README.md"
     text = path.read_text()
-    if (ROOT / "runs" / "demo" / "summary.json").exists():
-        text = between(text, "demo", "\n" + demo(ROOT / "runs" / "demo") + "\n")
-    path.write_text(text)
+    runs = [ROOT / "runs" / name for name in ("demo", "hapo")]
+    if all((run / "summary.json").exists() for run in runs):
+        text = between(text, "demo", "\n" + demo(*runs) + "\n")
+    path.write_text(between(text, "methods", "\n" + method_links() + "\n"))
     results = ROOT / "docs" / "results" / "methods.json"
     write_pages(json.loads(results.read_text()) if results.exists() else [])
 

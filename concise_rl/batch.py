@@ -88,18 +88,21 @@ class RolloutBatch:
         parts: row values from the verifier step, each (N,) float64: reward parts of a hierarchical verdict, and what
             was counted in the text.
         costs: what the row cost, each (N,) float64: always `sampled_tokens`; with turns also `context_tokens`, `turns`.
-        think_entropy, answer_entropy: (N,) float64 phase means in nats; the tag is in neither, an empty phase is 0.
+        think_entropy: (N,) float64, mean before the think-end tag in nats; an empty phase is 0.
+        answer_entropy: (N,) float64, mean after that tag, which is in neither phase.
         mean_entropy: (N,) float64, mean over all sampled tokens, nats.
-        entropies, logprobs: (N, T) float32 per token, padded with 0.
+        entropies: (N, T) float32 per token in nats, padded with 0.
+        logprobs: (N, T) float32 per token in nats, padded with 0.
         columns: dataset columns that a component asked for, and what an edit wrote, each a sequence of P values.
 
     Raises:
         ValueError: a field has the wrong length, type or a non-finite value; the message names field, value, remedy.
 
-    Example::
-
+    Example:
+        ```python
         batch = RolloutBatch.of(prompt_keys=("a",), group_size=2, lengths=[12, 30], correct=[True, True])
-        batch.by_group(batch.lengths).amin(dim=1)        # tensor([12])
+        batch.by_group(batch.lengths).amin(dim=1)  # tensor([12])
+        ```
     """
 
     prompt_keys: tuple[str, ...]
@@ -141,7 +144,7 @@ class RolloutBatch:
         if bool((self.lengths < 0).any()) or bool((self.think_lengths > self.lengths).any()):
             raise ValueError("RolloutBatch.lengths: need 0 <= think_lengths <= lengths, counted in sampled tokens")
         if bool((self.counts & ~self.scorable).any()):
-            raise ValueError("RolloutBatch.counts: a row that is not scorable cannot teach; and it with scorable")
+            raise ValueError("RolloutBatch.counts: a row that is not scorable cannot teach; use counts & scorable")
 
     def _check_field(self, name: str, known: Field, value: Tensor | None) -> None:
         if value is None and known.optional:

@@ -231,7 +231,7 @@ def compare(arguments: Sequence[str]) -> None:
 
 
 def fit(arguments: Sequence[str]) -> None:
-    """Fit ScaleRL's sigmoid to each run, foretell its end from its first half, and a power law to several."""
+    """Fit ScaleRL's sigmoid to each run, predict its end from its first half, and fit a power law to several."""
     parser = argparse.ArgumentParser(prog="concise-rl fit", description=fit.__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder with metrics.jsonl")
     parser.add_argument("--metric", default="accuracy", help="key of metrics.jsonl (default accuracy)")
@@ -273,7 +273,7 @@ def plan(arguments: Sequence[str]) -> None:
 
 
 def warmup(arguments: Sequence[str]) -> None:
-    """Make the reasoner of an embedded task by supervision: five to ten minutes on one core."""
+    """Make the reasoner of an embedded task by supervised training: five to ten minutes on one core."""
     parser = argparse.ArgumentParser(prog="concise-rl warmup", description=warmup.__doc__)
     parser.add_argument("task", nargs="?", default="task=chain_sum", metavar="task=NAME", help="default: chain_sum")
     parser.add_argument("--out", type=Path, required=True, help="folder for weights and tokenizer")
@@ -293,7 +293,7 @@ def warmup(arguments: Sequence[str]) -> None:
 
 
 def predict(arguments: Sequence[str]) -> None:
-    """Foretell where a method settles on a test bed: a tabular policy on the bed's law, in seconds."""
+    """Predict where a method settles on a test bed: a tabular policy on the bed's law, in seconds."""
     parser = argparse.ArgumentParser(prog="concise-rl predict", description=predict.__doc__)
     parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help="method=kimi data=which_sum, and its fields")
     parser.add_argument("--steps", type=int, default=200, help="of 16 prompts x 8 completions (default 200)")

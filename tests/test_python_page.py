@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import concise_rl
+from concise_rl.methods.registry import SHELVES, components
 
 PAGE = (Path(__file__).parents[1] / "docs" / "python.md").read_text()
 
@@ -32,3 +33,13 @@ def test_the_example_runs():
     exec(source, found)
     assert found["result"].reward.tolist()[0] > 1 - 1e-9
     assert len(found["states"]["shaper.hapo"]) == 1
+
+
+def test_every_public_name_and_component_has_a_docstring_of_its_own():
+    public = [getattr(concise_rl, name) for name in concise_rl.__all__ if name != "__version__"]
+    found = public + [cls for kind in SHELVES for cls in components(kind).values()]
+    for item in found:
+        text = vars(item).get("__doc__") if isinstance(item, type) else item.__doc__
+        # A dataclass without one gets its signature.
+        assert text, item
+        assert not text.startswith(f"{item.__name__}("), item

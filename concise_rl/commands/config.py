@@ -365,7 +365,7 @@ def guard_of(config: DictConfig) -> Guard:
     guard = to_object(config.guard, "guard")
     if guard.action is Action.rollback and config.trainer.get("use_vllm"):
         raise UserError(
-            "guard.action=rollback builds the trainer anew, and no vLLM engine outlives that: use guard.action=stop"
+            "guard.action=rollback rebuilds the trainer, which a vLLM engine does not survive: use guard.action=stop"
         )
     return guard
 

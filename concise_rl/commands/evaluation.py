@@ -109,7 +109,7 @@ def check_eval(config: DictConfig, overrides: Sequence[str]) -> None:
         field = name.removeprefix("trainer.").partition(".")[0]
         if name.startswith("trainer.") and field not in EFFECTIVE_TRAINER_FIELDS:
             raise UserError(
-                f"{name} does nothing in an evaluation{configuration.closest(field, EFFECTIVE_TRAINER_FIELDS)}; "
+                f"{name} has no effect in an evaluation{configuration.closest(field, EFFECTIVE_TRAINER_FIELDS)}; "
                 "how completions are drawn is set by evaluation.*, such as evaluation.temperature"
             )
     if not set(named) & set(LIMIT_OVERRIDES) and _recipe_is_embedded(config) and not is_embedded(config):

@@ -140,7 +140,7 @@ def go_back(folder: Path, start: Path, tell: Callable[[str], None]) -> None:
     aside = folder / f"before-going-back-{number}"
     replace_text(folder / GOING_BACK, json.dumps({"step": step, "aside": aside.name}))
     _finish_going_back(folder)
-    tell(f"what came after step {step} is kept in {aside}: delete it when it is not wanted")
+    tell(f"everything after step {step} was moved to {aside}: delete it when you no longer want it")
 
 
 def _finish_going_back(folder: Path) -> None:
@@ -207,7 +207,7 @@ def check_stored_evaluation(path: Path, settings: Mapping[str, Any]) -> None:
         before, now = json.dumps(stored.get(name)), json.dumps(settings.get(name))
         if before != now:
             raise UserError(
-                f"{name}={now}, {path} was made with {before}, so before and after would be no comparison: keep it, or "
+                f"{name}={now}, {path} was made with {before}, so before and after could not be compared: keep it, or "
                 "remove that file, and the start is evaluated again"
             )
 

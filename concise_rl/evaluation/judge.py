@@ -145,7 +145,7 @@ class Judge:
         for key, row in self._rows.items():
             if row.seed != seeds[key]:
                 raise UserError(
-                    f"problem {row.prompt_id} is rendered otherwise than in the store (there: {row.prompt[:60]!r}): "
+                    f"problem {row.prompt_id} is rendered differently from the store (there: {row.prompt[:60]!r}): "
                     "use the same chat template, or choose another store"
                 )
 

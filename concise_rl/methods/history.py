@@ -26,10 +26,11 @@ class History:
     prompt may stand several times in one call; the outcome does not depend on the order of a call's rows, not in the
     last bit.
 
-    Example::
-
+    Example:
+        ```python
         history = History.empty().record_min(["a", "b", "a"], [30, 12, 25])
-        history.lookup(["a", "new"])                      # (array([25., nan]), array([2, 0]))
+        history.lookup(["a", "new"])  # (array([25., nan]), array([2, 0]))
+        ```
     """
 
     def __init__(self) -> None:

@@ -112,7 +112,7 @@ def assemble(
         while slot in components:
             slot += "'"
         if cls in {type(c) for s, c in components.items() if s.startswith(f"{kind}.")} and fields == {}:
-            raise UserError(f"method: {kind} {label} stands twice: leave one out")
+            raise UserError(f"method: {kind} {label} is given twice: leave one out")
         components[slot], own = configure(slot, cls, fields)
         schedules |= own
     for field in SCHEDULED:

@@ -63,9 +63,10 @@ def necessary_share(text: str, reference: str) -> float:
     right if the reference stands in it as a word of its own. Shares are of characters, which stand for tokens. 0 where
     no chunk is right. DECS, arXiv 2509.25827, asks a judge model about each chunk instead.
 
-    Example::
-
-        necessary_share("<think>2+3=5, wait, 5</think>5", "5")        # 14 of 21 characters
+    Example:
+        ```python
+        necessary_share("<think>2+3=5, wait, 5</think>5", "5")  # 14 of 21 characters
+        ```
     """
     thought = thought_of(text)
     right = re.search(rf"(?<![\w.]){re.escape(reference)}(?!\w|\.\d)", thought) if reference else None

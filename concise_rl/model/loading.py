@@ -106,7 +106,7 @@ def check_policy(spec: Any, peft: Mapping[str, Any] | None) -> None:
         return
     if peft is None:
         raise UserError(
-            f"model.path={spec.path} is a LoRA adapter, and without peft=lora none of it would train: peft=lora goes "
+            f"model.path={spec.path} is a LoRA adapter, which does not train without peft=lora: peft=lora goes "
             "on with the adapter, model.merge_adapter=true trains all weights of the merged model"
         )
     adapters.check_same_adapter(spec.path, peft)
@@ -134,7 +134,7 @@ def check_weights(path: str, found: Mapping[str, Any], tell: Callable[[str], Non
         )
     unexpected = sorted(map(str, found["unexpected_keys"]))
     if unexpected:
-        tell(f"model.path={path} holds {len(unexpected)} tensors that its model has no place for: {_some(unexpected)}")
+        tell(f"model.path={path} holds {len(unexpected)} tensors that its model does not use: {_some(unexpected)}")
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:
@@ -177,7 +177,7 @@ def check_folder(path: str, needed: Mapping[str, Sequence[str]]) -> None:
     """
     folder = Path(path).expanduser()
     if folder.is_file():
-        raise UserError(f"model.path={path} is a file: name the folder that it lies in")
+        raise UserError(f"model.path={path} is a file: name its folder")
     if not folder.exists():
         if path.startswith((".", "/", "~")):
             raise UserError(f"model.path={path} cannot be loaded (no such folder): name a checkpoint's folder")

@@ -89,15 +89,16 @@ def show_fits(fits: Fits, metric: str, against: str, console: Console | None = N
 
 
 def sentence(prediction: Prediction, fit: Fit, metric: str) -> str:
-    """Such as `the first half foresaw 94.1 % [92.0, 96.3] for the last 10 points, 93.8 % came: foreseen`."""
+    """Such as `predicted 94.1 % [92.0, 96.3] for the last 10 points; observed 93.8 %, inside the interval`."""
     text = describe(metric).text
     low, high = (text(end).removesuffix(" %") for end in prediction.interval)
     said = (
-        f"the first half foresaw {text(prediction.predicted)} [{low}, {high}] for the mean of the last "
-        f"{prediction.points} points, {text(prediction.observed)} came: {'' if prediction.held else 'not '}foreseen"
+        f"the first half predicted {text(prediction.predicted)} [{low}, {high}] for the mean of the last "
+        f"{prediction.points} points; observed {text(prediction.observed)}, "
+        f"{'inside' if prediction.held else 'outside'} the interval"
     )
     if fit.p_constant >= UNCHANGED:
-        said += f"; no change is shown (F test, p = {fit.p_constant:.2f}), so C_mid and B mean nothing"
+        said += f"; no change is shown (F test, p = {fit.p_constant:.2f}), so ignore C_mid and B"
     return said
 
 

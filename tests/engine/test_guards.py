@@ -186,7 +186,7 @@ def test_a_run_without_an_old_enough_checkpoint_ends(tmp_path: Path):
 
 
 def test_a_vllm_engine_cannot_go_back():
-    with pytest.raises(UserError, match=r"no vLLM engine outlives that: use guard.action=stop"):
+    with pytest.raises(UserError, match=r"which a vLLM engine does not survive: use guard.action=stop"):
         guard_of(compose(["guard.action=rollback", "trainer.use_vllm=true"]))
 
 

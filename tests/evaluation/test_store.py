@@ -107,7 +107,7 @@ def test_another_rendering_of_the_same_problems_is_refused(talker, tokenizer, tm
     run(talker, tokenizer, store, PROMPTS[:1])
     chatty = copy.deepcopy(tokenizer)
     chatty.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}a"
-    with pytest.raises(UserError, match="rendered otherwise"):
+    with pytest.raises(UserError, match="rendered differently"):
         run(talker, chatty, store, PROMPTS[:1])
 
 

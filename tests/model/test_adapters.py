@@ -104,7 +104,7 @@ def test_all_weights_of_a_merged_model_train_and_its_reference_is_the_merged_mod
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ([], "is a LoRA adapter, and without peft=lora none of it would train"),
+        ([], "is a LoRA adapter, which does not train without peft=lora"),
         (["peft=lora"], r"peft.r=16, the adapter in model.path=.* goes on training with its own r=4: set peft.r=4, or"),
         (["model.path=embedded:tiny", "model.merge_adapter=true"], "is no folder with a LoRA adapter"),
     ],
@@ -158,7 +158,7 @@ def test_missing_weights_are_refused_and_others_are_told(tmp_path, capsys):
     said = []
     save_file(weights | {"value_head.weight": torch.ones(1)}, folder / "model.safetensors", {"format": "pt"})
     load_model(spec, said.append)
-    assert said == [f"model.path={folder} holds 1 tensors that its model has no place for: value_head.weight"]
+    assert said == [f"model.path={folder} holds 1 tensors that its model does not use: value_head.weight"]
     weights.pop("model.layers.0.mlp.up_proj.weight")
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(

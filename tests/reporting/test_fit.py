@@ -130,7 +130,7 @@ def test_the_command_shows_and_writes_it(tmp_path) -> None:
     fits = fit_runs(runs)
     out = io.StringIO()
     show_fits(fits, "accuracy", "step", Console(file=out, width=100))
-    assert "one [x]: the first half foresaw" in out.getvalue()
+    assert "one [x]: the first half predicted" in out.getvalue()
     assert "power law" in out.getvalue()
     paths = write_fits(fits, tmp_path / "fit", "accuracy", "step")
     assert [path.name for path in paths] == ["fit.json", "sigmoid.svg", "power_law.svg"]

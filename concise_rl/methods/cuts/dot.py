@@ -64,7 +64,7 @@ class OutlierCut(Cut):
         if group_size - 1 <= self.alpha * math.sqrt(group_size):
             least = next(n for n in range(2, 10**6) if n - 1 > self.alpha * math.sqrt(n))
             raise UserError(
-                f"OutlierCut.alpha={self.alpha}: of trainer.num_generations={group_size} lengths none can lie so many "
+                f"OutlierCut.alpha={self.alpha}: of trainer.num_generations={group_size} lengths none can be so many "
                 f"deviations above the mean: sample {least} or more, or lower alpha"
             )
 

@@ -41,7 +41,7 @@ class EarlyExits(Sampler):
         check_tag("EarlyExits", vocabulary)
         if group_size < 2:
             raise UserError(
-                f"EarlyExits: trainer.num_generations={group_size} leaves no early exit beside the whole completion: "
+                f"EarlyExits: trainer.num_generations={group_size} leaves no early exit besides the whole completion: "
                 "set 2 or more"
             )
 

@@ -45,7 +45,7 @@ class AnnouncedBudgets(Sampler):
         if self.budgets is not None and (not given or given[0] < 1 or sorted(set(given)) != given):
             raise UserError(f"AnnouncedBudgets.budgets={given}: give numbers of tokens that rise, such as [512, 1024]")
         if "{budget}" not in self.words:
-            raise UserError(f"AnnouncedBudgets.words={self.words!r}: {{budget}} must stand in it")
+            raise UserError(f"AnnouncedBudgets.words={self.words!r}: it must contain {{budget}}")
 
     def check(self, vocabulary: TokenVocabulary, *, group_size: int, limit: int) -> None:
         budgets = self._budgets(limit)
