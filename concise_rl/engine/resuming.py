@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import random
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class ResumableTrainer(LeanTrainer):
         rollbacks: how often the learning rate is halved; None until training begins, for what the checkpoint says.
         ended: why a guard ended the run; a checkpoint keeps it, and a run that goes on from there takes no step.
         honours_end: False where a run goes on though a guard ended it.
+        kept_steps: whose checkpoints `save_total_limit` leaves alone, such as the best one's.
     """
 
     method: Method
@@ -42,6 +43,7 @@ class ResumableTrainer(LeanTrainer):
     rollbacks: int | None = None
     ended: str | None = None
     honours_end = True
+    kept_steps: Collection[int] = frozenset()
     _staging_dir: str | None = None
     _saved: Mapping[str, Any] = {}
     _ancestor: Mapping[str, Any] | None = None
@@ -68,7 +70,8 @@ class ResumableTrainer(LeanTrainer):
             checkpoint.publish(staging / name, run_dir / name, self._ancestor)
             self._ancestor = checkpoint.identity(run_dir / name)
             if self.args.save_total_limit:
-                checkpoint.rotate(run_dir, self.args.save_total_limit, newest=self.state.global_step)
+                keep, newest = self.args.save_total_limit, self.state.global_step
+                checkpoint.rotate(run_dir, keep, newest=newest, spare=self.kept_steps)
         self.accelerator.wait_for_everyone()
 
     def _facts(self) -> dict[str, Any]:
@@ -164,11 +167,16 @@ class ResumableTrainer(LeanTrainer):
             set_seed(anew.getrandbits(31), device_specific=True)
 
     def _run_epoch(self, **kwargs: Any) -> None:
-        """transformers takes one step beyond the last where a run is resumed at its end."""
-        if self.state.global_step >= self.state.max_steps or self.ended:
+        """transformers takes one step where a run is resumed at its end, or is to stop before its first."""
+        if self.state.global_step >= self.state.max_steps or self.ended or self.control.should_training_stop:
             self.control.should_training_stop = True
         else:
             super()._run_epoch(**kwargs)
+
+
+def generation_window(args: Any) -> int:
+    """Optimizer steps that share one generation."""
+    return -(-args.steps_per_generation * args.num_iterations // args.gradient_accumulation_steps)
 
 
 def check_window(args: Any) -> None:
@@ -177,7 +185,7 @@ def check_window(args: Any) -> None:
     Raises:
         UserError: `save_steps` is no multiple of the window.
     """
-    window = -(-args.steps_per_generation * args.num_iterations // args.gradient_accumulation_steps)
+    window = generation_window(args)
     if args.save_strategy == "steps" and args.save_steps % window:
         raise UserError(
             f"trainer.save_steps={args.save_steps:g} is no multiple of the {window} optimizer steps that share "
