@@ -176,7 +176,7 @@ def _metrics_note(metrics: Metrics) -> str:
     width = smoothing_width(len(metrics))
     key = (
         '<p class="note"><span class="key thin"></span> each step &ensp; '
-        f'<span class="key"></span> mean of {width} steps</p>'
+        f'<span class="key"></span> mean of {width} step{"s" * (width > 1)}</p>'
     )
     zero = zero_metrics(metrics)
     if not zero:

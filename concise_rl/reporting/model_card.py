@@ -64,7 +64,7 @@ def model_card(
     adapter = config.get("peft") is not None
     metadata = ModelCardData(
         base_model=model["path"] if _on_hub(model["path"]) else None,
-        datasets=[data["path"]] if _on_hub(str(data.get("path", ""))) else None,
+        datasets=[data["name"]] if _on_hub(str(data.get("name"))) else None,
         library_name="peft" if adapter else "transformers",
         pipeline_tag="text-generation",
         tags=["concise-rl", "trl", "grpo", method],

@@ -47,6 +47,10 @@ def smoothing_width(steps: int) -> int:
     return max(1, steps // 10) | 1
 
 
+def _mean_of(width: int) -> str:
+    return f"mean of {width} step{'s' * (width > 1)}"
+
+
 def plot_training(
     metrics: Metrics,
     path: str | Path,
@@ -92,7 +96,7 @@ def _draw_path(axes: Axes, metrics: Metrics, before: Mapping[str, Any] | None, a
         axes.scatter(tokens, accuracy, s=7, color=GREY, alpha=0.35, label="training, each step")
         path = axes.scatter(
             *(smooth(tokens, width), smooth(accuracy, width)),
-            c=_series(metrics, "step"), cmap="cividis", s=16, zorder=2, label=f"training, mean of {width} steps",
+            c=_series(metrics, "step"), cmap="cividis", s=16, zorder=2, label=f"training, {_mean_of(width)}",
         )  # fmt: skip
         axes.plot(smooth(tokens, width), smooth(accuracy, width), color=GREY, linewidth=0.8, zorder=1)
         assert axes.figure is not None
@@ -122,7 +126,7 @@ def _draw_curve(
     steps, values = _series(metrics, "step"), _series(metrics, key)
     width = smoothing_width(len(metrics))
     axes.plot(steps, values, color=BLUE, alpha=0.3, linewidth=0.9)
-    axes.plot(steps, smooth(values, width), color=BLUE, linewidth=2, label=f"training, mean of {width} steps")
+    axes.plot(steps, smooth(values, width), color=BLUE, linewidth=2, label=f"training, {_mean_of(width)}")
     if validation:
         at, found, bars = _validation_series(validation, key)
         axes.errorbar(at, found, bars, fmt="o-", color=GREEN, markersize=3, capsize=2, linewidth=1,
@@ -187,7 +191,7 @@ def _path_figure(metrics: Metrics, before: Mapping[str, Any] | None, after: Mapp
         data = [
             _trace(tokens, accuracy, "each step", mode="markers", marker={"color": GREY, "size": 4, "opacity": 0.4},
                    customdata=steps, hovertemplate=hover),
-            _trace(smooth(tokens, width), smooth(accuracy, width), f"mean of {width} steps", mode="lines+markers",
+            _trace(smooth(tokens, width), smooth(accuracy, width), _mean_of(width), mode="lines+markers",
                    line={"color": GREY, "width": 1}, customdata=steps, hovertemplate=hover,
                    marker={"color": steps, "colorscale": "Cividis", "size": 6, "colorbar": colour_bar,
                            "line": {"color": GREY, "width": 0.7}}),
@@ -227,7 +231,7 @@ def _curve_figure(
     data = [
         _trace(steps, values, "each step", mode="lines", line={"color": BLUE, "width": 1}, opacity=0.35,
                hovertemplate=hover),
-        _trace(steps, smooth(values, width), f"mean of {width} steps", mode="lines", hovertemplate=hover,
+        _trace(steps, smooth(values, width), _mean_of(width), mode="lines", hovertemplate=hover,
                line={"color": BLUE, "width": 2.5}),
     ]  # fmt: skip
     if validation:

@@ -215,7 +215,8 @@ class Session:
             self.console.print(f"\n[bold]{headline(change)}[/bold]")
         if self.best is not None:
             self.console.print(self._best_line(self.best), markup=False, soft_wrap=True)
-        self.console.print(f"report: {self.folder / 'report.html'}   plot: {picture}   model: {self.folder / 'model'}")
+        where = f"report: {self.folder / 'report.html'}   plot: {picture}   model: {self.folder / 'model'}"
+        self.console.print(where, markup=False, soft_wrap=True)
 
     def _facts(self, steps: int) -> dict[str, str]:
         facts = {"training": f"{self.training_seconds:.0f} s", "steps": str(steps)}
@@ -225,7 +226,7 @@ class Session:
             facts["versions"] = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers", "trl"))
             facts |= {"commit": start["commit"]} if start["commit"] else {}
         if self.best is not None:
-            facts["best checkpoint"] = self._best_line(self.best)
+            facts["best checkpoint"] = self._best_line(self.best).removeprefix("best ")
         return facts
 
     def _best_line(self, best: Mapping[str, Any]) -> str:
@@ -241,7 +242,7 @@ def completion_pairs(before: Evaluation, after: Evaluation) -> list[CompletionPa
     later = {row.prompt_id: row for row in after.rows if row.sample == 0}
     return [
         CompletionPair(
-            prompt=row.prompt,
+            prompt=row.problem,
             reference=row.reference,
             before=Answer(row.completion, row.length, row.verdict.correct),
             after=Answer(
