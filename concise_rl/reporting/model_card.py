@@ -74,7 +74,7 @@ def model_card(
         f"# {record['name']}\n",
         f"{_named(model['path'])}, trained by concise_rl with the method `{method}` to answer in fewer tokens.\n",
         *_results(columns, difference, config),
-        f"## Training\n\n{_rows(_settings(config, steps))}",
+        f"## Training\n\n{_rows({'run': record['title']} | _settings(config, steps))}",
         f"### Method\n\n```yaml\n{_yaml(_components(config))}```\n",
         *_origin(record),
     ]
@@ -87,9 +87,10 @@ def _results(columns: Mapping[str, Summary], difference: Summary | None, config:
         return ["## Result\n\nNot evaluated: the run had `evaluation.problems=0`.\n"]
     said = f"\n**{headline(difference)}**\n" if difference else ""
     options = config["evaluation"]
+    samples = f"{options['samples']} completion{'s' * (options['samples'] > 1)}"
     how = (
         f"Split `{options['split']}` of the data, temperature {options['temperature']:g}, "
-        f"at most {options['max_new_tokens']} tokens, {options['samples']} completion(s) a problem. "
+        f"at most {options['max_new_tokens']} tokens, {samples} a problem. "
         "[...] is the 95 % confidence interval, problems resampled; the change is paired by problem."
     )
     return [f"## Result\n\n{summary_markdown(columns, difference)}{said}\n{how}\n"]

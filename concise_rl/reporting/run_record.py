@@ -28,16 +28,17 @@ SECRET = re.compile(r"(?i)(token|secret|password|api_key)$")
 """Settings of such a name are kept nowhere."""
 
 
-def record_start(folder: Path, name: str, *, step: int, ranks: int) -> dict[str, Any]:
+def record_start(folder: Path, name: str, *, title: str = "", step: int, ranks: int) -> dict[str, Any]:
     """Add this start to run.json, made if absent; a new run (step 0) begins a new file.
 
     Args:
-        name: of the run.
+        name, title: of the run, for files and for people.
         step: what the run goes on from.
         ranks: processes.
 
     Returns:
-        The record: `id`, `name`, and `starts`, each with `time`, `step`, `command`, `versions`, `commit`, `hardware`.
+        The record: `id`, `name`, `title`, and `starts`, each with `time`, `step`, `command`, `versions`, `commit`,
+        `hardware`.
 
     Raises:
         UserError: the file cannot be written.
@@ -51,7 +52,8 @@ def record_start(folder: Path, name: str, *, step: int, ranks: int) -> dict[str,
         "commit": commit(),
         "hardware": hardware(ranks),
     }
-    record = {"id": known.get("id") or secrets.token_hex(6), "name": name, "starts": [*known.get("starts", []), start]}
+    record = {"id": known.get("id") or secrets.token_hex(6), "name": name, "title": title or name}
+    record["starts"] = [*known.get("starts", []), start]
     replace_text(folder / RUN_FILE, json.dumps(record, indent=2) + "\n")
     return record
 

@@ -138,7 +138,7 @@ class Session:
             yield
             return
         self.log.write_config(config)
-        self.record = record_start(self.folder, self.name, step=step, ranks=rank()[1])
+        self.record = record_start(self.folder, self.name, title=self.title, step=step, ranks=rank()[1])
         self.rewind(step)
         if step == 0:
             (self.folder / VALIDATION_FILE).unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from concise_rl.reporting.model_card import model_card, write_model_card
 from tests.reporting.fake import AFTER, BEFORE, DIFFERENCE
 
 RECORD = {
-    "id": "abc", "name": "hapo-gsm8k-weight_0.5-seed0",
+    "id": "abc", "name": "hapo-gsm8k-weight_0.5-seed0", "title": "hapo on gsm8k, seed 0",
     "starts": [{
         "time": "2026-11-26T00:00:00+00:00", "step": 0, "command": "concise-rl train method=hapo data=gsm8k",
         "versions": {"python": "3.11", "torch": "2.13", "trl": "1.16"}, "commit": "abc1234",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ import concise_rl.engine.trainer  # noqa: F401
 from benchmarks.attempts import Attempt, outcome
 from concise_rl.commands.config import compose, validation_of
 from concise_rl.commands.run_evaluations import check_window_of
+from concise_rl.commands.validation import Validate
 from concise_rl.data import Prompt
 from concise_rl.engine import checkpoint
 from concise_rl.errors import UserError
@@ -75,6 +78,58 @@ def test_a_best_checkpoint_is_never_inside_a_generation_window():
     check_window_of(Validation(every=8), Args)
     with pytest.raises(UserError, match=r"evaluation\.every=6 is no multiple of the 4 optimizer steps"):
         check_window_of(Validation(every=6), Args)
+
+
+class Fakes:
+    """A trainer and a session that remember what a callback asks of them."""
+
+    def __init__(self, entries: list[dict]) -> None:
+        self.entries, self.kept_steps, self.best, self.warnings = entries, set[int](), 0, list[str]()
+
+    @contextlib.contextmanager
+    def generation_model(self):
+        yield "the model"
+
+    def begin_validation(self, start):
+        return list(self.entries), {0, 2}
+
+    def validated(self, step, found, start):
+        self.entries.append(entry(step, *found))
+        return self.entries[-1]
+
+    def keep_best(self, best, rule):
+        self.best = best["step"]
+
+    def warn(self, text):
+        self.warnings.append(text)
+
+
+def test_an_evaluation_that_a_signal_breaks_off_is_made_when_the_run_goes_on():
+    fakes, signals = Fakes([entry(0, 0.9, 50), entry(2, 0.9, 40, 0.2)]), SimpleNamespace(received=None)
+    answers = iter([None, (0.9, 30, 0.4), (0.9, 45, 0.1), (0.9, 44, 0.1)])
+    options = Validation(every=2, patience=2)
+
+    def callback() -> tuple[Validate, SimpleNamespace]:
+        made = Validate(options, fakes, lambda model, broken_off: next(answers), None, fakes, signals)
+        control = SimpleNamespace(should_save=False, should_training_stop=False)
+        return made, control
+
+    first, control = callback()
+    first.on_train_begin(None, SimpleNamespace(global_step=2), control)
+    assert (fakes.best, fakes.kept_steps) == (2, {2})
+    first.on_step_end(None, SimpleNamespace(global_step=3), control)
+    first.on_step_end(None, SimpleNamespace(global_step=4), control)
+    assert len(fakes.entries) == 2, "it was broken off"
+    assert not control.should_save
+    again, control = callback()
+    again.on_train_begin(None, SimpleNamespace(global_step=4), control)
+    assert [line["step"] for line in fakes.entries] == [0, 2, 4]
+    assert (fakes.best, fakes.kept_steps, control.should_save) == (4, {4}, True)
+    again.on_step_end(None, SimpleNamespace(global_step=6), control)
+    assert not control.should_training_stop
+    again.on_step_end(None, SimpleNamespace(global_step=8), control)
+    assert control.should_training_stop
+    assert fakes.warnings == ["early stop: 2 evaluations since step 4 were no better by aes (evaluation.patience)"]
 
 
 def test_problems_that_are_reported_are_taken_last():
