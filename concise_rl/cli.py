@@ -157,7 +157,7 @@ def replay(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
 
     from concise_rl.commands import config
-    from concise_rl.evaluation.replay import can_serve
+    from concise_rl.evaluation.replay import AS_IN_RUN, Replay, as_in_run, can_serve
     from concise_rl.evaluation.replay import replay as replay_batches
     from concise_rl.methods import method_names
     from concise_rl.reporting.replay_table import show_replay, write_rows
@@ -175,6 +175,8 @@ def replay(arguments: Sequence[str]) -> None:
             methods[name] = method
     # Each method leaves out rows by its own filters, not by those of the run.
     result = replay_batches([(step.batch.replace(counts=step.batch.scorable), None) for step in steps], methods)
+    own, own_rows = as_in_run((step.batch, step.reward, step.credit) for step in steps)
+    result = Replay({AS_IN_RUN: own, **result.methods}, [*own_rows, *result.rows])
     show_replay(result)
     if options.csv:
         write_rows(result, options.csv)
@@ -224,6 +226,8 @@ def compare(arguments: Sequence[str]) -> None:
     written = compare_paths(options.paths, options.out, options.baseline)
     for name, benchmark, sentence in written.sentences:
         print(printable(f"{name} on {benchmark}: {sentence}"))
+    for verdict in written.verdicts.values():
+        print(printable(verdict))
     print(
         f"against {written.baseline}; page: {written.page}   table: {written.table}   Markdown: {written.markdown}   "
         f"figures: {written.figures[0].parent}"

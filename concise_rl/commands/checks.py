@@ -11,15 +11,11 @@ from concise_rl.data import Prompt, render
 from concise_rl.data.templates import apply_template, token_ids
 from concise_rl.errors import DataError, UserError
 from concise_rl.methods.method import Method
+from concise_rl.reporting.tracking import BACKENDS
 from concise_rl.rollouts import TokenVocabulary, single_token
 
-_TRACKERS = {
-    "wandb": "wandb",
-    "tensorboard": "tensorboard",
-    "mlflow": "mlflow",
-    "trackio": "trackio",
-    "comet_ml": "comet_ml",
-}
+_TRACKERS = ("clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "neptune", "swanlab")
+"""Of transformers, which `tracking=` does not know."""
 
 
 def check_trainer_fields(fields: Mapping[str, Any]) -> None:
@@ -38,12 +34,13 @@ def check_trainer_fields(fields: Mapping[str, Any]) -> None:
             raise UserError(f"trainer.{name}={fields[name]!r}: {instead}; leave it out")
     if fields.get("eval_strategy", "no") != "no" or fields.get("eval_on_start"):
         raise UserError(
-            f"trainer.eval_strategy={fields.get('eval_strategy')!r}: a run evaluates before and after training "
-            "(evaluation.*), the trainer has no problems of its own to evaluate on; leave it out"
+            f"trainer.eval_strategy={fields.get('eval_strategy')!r}: a run evaluates before and after training, and "
+            "with evaluation.every=N while it trains; leave it out"
         )
     if fields.get("load_best_model_at_end"):
         raise UserError(
-            "trainer.load_best_model_at_end=true needs evaluations in training, which a run has none of: leave it out"
+            "trainer.load_best_model_at_end=true: evaluation.every=N keeps the best checkpoint, by evaluation.best; "
+            "leave it out"
         )
     if fields.get("remove_unused_columns"):
         raise UserError(
@@ -57,9 +54,14 @@ def _check_reporting(fields: Mapping[str, Any]) -> None:
     for name in [asked] if isinstance(asked, str) else list(asked):
         if name in ("none", "all"):
             continue
+        if name in BACKENDS:
+            raise UserError(
+                f"trainer.report_to={name}: use tracking={name}, which logs evaluations and completions too, and never "
+                "ends a run"
+            )
         if name not in _TRACKERS:
-            raise UserError(f"trainer.report_to={name!r}: choose none or of {', '.join(sorted(_TRACKERS))}")
-        if importlib.util.find_spec(_TRACKERS[name]) is None:
+            raise UserError(f"trainer.report_to={name!r}: choose none or of {', '.join(_TRACKERS)}")
+        if importlib.util.find_spec(name) is None:
             raise UserError(
                 f"trainer.report_to={name!r} needs a package: pip install {name}, or set trainer.report_to=none"
             )

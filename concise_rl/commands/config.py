@@ -20,10 +20,12 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import BooleanNode, DictConfig, FloatNode, IntegerNode, OmegaConf, StringNode
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from concise_rl.commands.naming import run_name
 from concise_rl.data import BENCHMARK_SOURCES, DATA_SOURCES
 from concise_rl.errors import UserError
 from concise_rl.evaluation import Mode
 from concise_rl.evaluation.backends import HTTPBackend
+from concise_rl.evaluation.validation import Validation
 from concise_rl.methods.contracts import Edit
 from concise_rl.methods.method import Method
 from concise_rl.methods.recipes import (
@@ -39,6 +41,8 @@ from concise_rl.methods.recipes import (
 from concise_rl.methods.registry import SHELVES, closest, components
 from concise_rl.methods.schedules import is_schedule, schedule_of
 from concise_rl.options import Action, Guard, Teaching
+from concise_rl.reporting.run_record import without_secrets
+from concise_rl.reporting.tracking import BACKENDS
 from concise_rl.testbeds import TESTBEDS
 from concise_rl.verifiers import VERIFIERS, Verifier
 
@@ -131,19 +135,53 @@ class QuotaNode:
     ceiling: int = 256
 
 
+@dataclass
+class RunEvaluationNode(EvaluationNode):
+    """The evaluations of a run: those before and after training, and with `every` those on the way.
+
+    Attributes:
+        every, every_problems, best, patience: see `concise_rl.evaluation.validation.Validation`.
+    """
+
+    every: int = 0
+    every_problems: int = 128
+    best: str | None = None
+    patience: int | None = None
+
+
+@dataclass
+class Tracking:
+    """Where a run is followed.
+
+    Attributes:
+        tracker: see `concise_rl.reporting.tracking.BACKENDS`.
+        project, name, group, tags: under which the run is found there; the group of a sweep's jobs is its folder.
+        completions_every: steps between two tables of completions, 0 for none.
+    """
+
+    tracker: str = "???"
+    project: str = "concise-rl"
+    name: str = "${run_name:}"
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+    completions_every: int = 10
+
+
 def register() -> None:
-    """Tell Hydra's ConfigStore every schema, and OmegaConf the limit that an evaluation takes over."""
+    """Tell Hydra's ConfigStore every schema, and OmegaConf what an evaluation and a run's name are made of."""
     OmegaConf.register_new_resolver("longest_completion", longest_completion, replace=True)
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     store = ConfigStore.instance()
     schemas: dict[str, Any] = {
         kind: {name: _defaults(cls) for name, cls in components(kind).items()} for kind in SHELVES
     }
     schemas |= {"verifier": {name: OmegaConf.structured(cls) for name, cls in VERIFIERS.items()}}
     schemas |= {"method": OmegaConf.structured(MethodNode), "model": OmegaConf.structured(Model)}
-    schemas |= {"evaluation": OmegaConf.structured(EvaluationNode), "guard": OmegaConf.structured(Guard)}
+    schemas |= {"evaluation": OmegaConf.structured(RunEvaluationNode), "guard": OmegaConf.structured(Guard)}
     common = {"system_prompt": StringNode(None), "verify_deadline_seconds": FloatNode("???")}
     store.store(name="schemas", node=OmegaConf.create(schemas | common | _run_schema()))
-    evaluated = {kind: schemas[kind] for kind in ("verifier", "model", "evaluation")}
+    evaluated = {"verifier": schemas["verifier"], "model": schemas["model"]}
+    evaluated |= {"evaluation": OmegaConf.structured(EvaluationNode)}
     store.store(name="evaluation_schemas", node=OmegaConf.create(evaluated | common))
     own = {name: node for name, node in _run_schema().items() if name in ("seed", "resume", "overwrite", "run")}
     tuned = evaluated | common | own | {"rows": StringNode("???"), "recipe": StringNode("???")}
@@ -155,6 +193,7 @@ def register() -> None:
         "benchmark": {**BENCHMARK_SOURCES, **TESTBEDS},
         "edit": {"none": {"name": None}, "own": {"name": "own", "path": "???", "fields": {}}}
         | {name: {"name": name, **schema} for name, schema in schemas["edit"].items()},
+        "tracking": {name: OmegaConf.structured(Tracking(tracker=name)) for name in BACKENDS},
         "mode": {name: _defaults(Mode) | {"name": name} for name in get_args(get_type_hints(Mode)["name"])},
         "backend": {
             "transformers": {"name": "transformers", "batch_rows": 128},
@@ -370,6 +409,21 @@ def guard_of(config: DictConfig) -> Guard:
     return guard
 
 
+def validation_of(config: DictConfig) -> Validation:
+    """The evaluations of a run while it trains.
+
+    Raises:
+        UserError: a field out of its range, or one that would have no effect.
+    """
+    options = config.evaluation
+    return Validation(options.every, options.every_problems, options.best, options.patience)
+
+
+VALIDATION_FIELDS = tuple(f.name for f in dataclasses.fields(RunEvaluationNode) if f.name not in
+                          {f.name for f in dataclasses.fields(EvaluationNode)})  # fmt: skip
+"""Fields of `evaluation` that say nothing of how a model is evaluated."""
+
+
 def trainer_fields(config: DictConfig) -> dict[str, Any]:
     """The `trainer` node as keyword arguments of ConciseConfig.
 
@@ -422,7 +476,7 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     used = [*entries_of(full.get("method") or {}), ("verifier", config.data.verifier)]
     for kind in full.keys() & {*SHELVES, "verifier"}:
         full[kind] = {name: fields for name, fields in full[kind].items() if (kind, name) in used}
-    return {str(key): value for key, value in full.items()}
+    return without_secrets({str(key): value for key, value in full.items()})
 
 
 def one_line(error: BaseException) -> str:

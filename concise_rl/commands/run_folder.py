@@ -14,13 +14,16 @@ from concise_rl.engine.run_lock import LOCK_FILE
 from concise_rl.errors import DataError, UserError
 from concise_rl.files import replace_text
 
-FINAL_FILES = ("summary.json", "evaluation-after.jsonl", "training.png", "report.html")
+FINAL_FILES = ("summary.json", "evaluation-after.jsonl", "training.png", "report.html", "best.json")
 """What the end of a run leaves."""
 
 TRAINED_ON = "trained_on.json"
 """Content keys of the questions that a run trains on, in its folder and in its `model/`."""
 
-RUN_FILES = ("config.json", "metrics.jsonl", "rollouts.jsonl", "evaluation-before.jsonl", TRAINED_ON, *FINAL_FILES)
+RUN_FILES = (
+    "config.json", "run.json", "metrics.jsonl", "rollouts.jsonl", "evaluation-before.jsonl", "validation.jsonl",
+    "validation-start.jsonl", TRAINED_ON, *FINAL_FILES,
+)  # fmt: skip
 """What a run writes into its folder beside `checkpoint-*` and `model`; `overwrite=true` removes these alone."""
 
 GOING_BACK = ".going-back"
@@ -155,7 +158,7 @@ def _finish_going_back(folder: Path) -> None:
     with checkpoint.saving(aside):
         aside.mkdir(exist_ok=True)
         checkpoint.discard_after(folder, step, aside)
-        for name in ("metrics.jsonl", "rollouts.jsonl"):
+        for name in ("metrics.jsonl", "rollouts.jsonl", "validation.jsonl"):
             _split_log(folder / name, aside / name, step)
         for name in (*FINAL_FILES, "model"):
             if (folder / name).exists():

@@ -21,16 +21,20 @@ from omegaconf import DictConfig
 
 from concise_rl.commands import checks
 from concise_rl.commands import config as configuration
-from concise_rl.commands import evaluation as evaluations
 from concise_rl.commands import run_folder as folders
 from concise_rl.commands.entry import through_hydra
+from concise_rl.commands.evaluation import settings_of
 from concise_rl.commands.guarded import Start, train_guarded
+from concise_rl.commands.hub import check_push, push
+from concise_rl.commands.naming import run_name, title_of, tracking_of
+from concise_rl.commands.run_evaluations import RunEvaluations, check_window_of, problems_to_watch
 from concise_rl.engine import checkpoint
 from concise_rl.engine.run_lock import run_lock
-from concise_rl.engine.settings import check_settings, experiment, flat
+from concise_rl.engine.settings import check_settings, experiment
 from concise_rl.engine.stopping import Stopped, StopSignals
 from concise_rl.methods.method import Method
 from concise_rl.methods.schedules import out_of_reach
+from concise_rl.reporting.tracking import check_tracker
 
 EXIT_PREEMPTED = 75
 """Exit code after SIGTERM or Ctrl-C: sysexits' "try again later", for a scheduler to requeue on."""
@@ -49,8 +53,12 @@ def run(config: DictConfig) -> None:
     configuration.verifier_of(config)
     configuration.to_object(config.data, "data")
     configuration.guard_of(config)
-    evaluations.settings_of(config)
+    settings_of(config)
+    validation = configuration.validation_of(config)
     checks.check_trainer_fields(configuration.trainer_fields(config))
+    check_push(config.trainer)
+    if config.tracking is not None:
+        check_tracker(config.tracking.tracker)
 
     from accelerate import PartialState
 
@@ -63,7 +71,9 @@ def run(config: DictConfig) -> None:
     quiet_libraries()
     check_policy(config.model, config.peft)
     folder = run_folder(config)
-    args = ConciseConfig(output_dir=str(folder), **configuration.trainer_fields(config))
+    # The trained model is pushed at the end, with its card; the trainer would push every checkpoint.
+    args = ConciseConfig(output_dir=str(folder), **configuration.trainer_fields(config) | {"push_to_hub": False})
+    check_window_of(validation, args)
     check_teaching(method, configuration.teaching_of(config), args.num_generations)
     check_moving(args, adapter=config.peft is not None)
     PartialState()  # names the ranks
@@ -85,22 +95,29 @@ def run_locked(config: DictConfig, args: Any, folder: Path, method: Method, sign
     import torch
     from accelerate import PartialState
 
+    from concise_rl.ranks import first_decides
     from concise_rl.reporting.session import Session
 
     if config.model.threads:
         torch.set_num_threads(config.model.threads)
     session = Session(
-        f"{config.method.name} on {HydraConfig.get().runtime.choices['data']}, {config.model.name}, seed {config.seed}",
+        title_of(config),
         folder,
         total_steps=args.max_steps,
         active=PartialState().is_main_process,
         show_progress=config.run.progress,
         rollouts_every=config.run.rollouts_every,
-        tracking=config.tracking,
+        name=run_name(_root_=config),
+        tracking=tracking_of(config),
     )
     for sentence in unreached(config, method):
         session.warn(sentence)
-    train_and_evaluate(config, args, session, begin(config, folder, session), method, signals)
+    try:
+        train_and_evaluate(config, args, session, begin(config, folder, session), method, signals)
+    finally:
+        session.close()
+    if config.trainer.get("push_to_hub"):
+        first_decides(lambda: push(folder, config.trainer, session.progress.message))
 
 
 def unreached(config: DictConfig, method: Method) -> list[str]:
@@ -158,27 +175,22 @@ def train_and_evaluate(
     folder = session.folder
     verifier = configuration.verifier_of(config)
     tokenizer = load_tokenizer(config.model)
-    train, test = checked_prompts(config, args, method, tokenizer, verifier, start, session.progress.message)
-    evaluated = {"run": evaluation_settings(config, test)}
+    train, test, watched = checked_prompts(config, args, method, tokenizer, verifier, start, session.progress.message)
+    evaluations = RunEvaluations(config, tokenizer, verifier, session, test=test, watched=watched)
     if start.folder is not None:
-        folders.check_stored_evaluation(folder / "evaluation-before.jsonl", evaluated["run"])
+        evaluations.check_stored()
 
     def load() -> Any:
         return load_policy(config.model, config.peft, session.warn)
 
     def build(model: Any) -> Any:
-        return build_trainer(config, args, model, tokenizer, train, sinks=session.sinks)
+        trainer = build_trainer(config, args, model, tokenizer, train, sinks=session.sinks)
+        evaluations.watch(trainer, signals)
+        return trainer
 
-    def evaluation(name: str, model: Any, *, stored: bool) -> Any:
-        def run() -> Any:
-            return evaluate(config, model, tokenizer, test, verifier)
-
-        return session.evaluation(name, run, stored=stored, settings=evaluated)
-
-    model, before = load(), None
-    if test:
-        with whole(model):
-            before = evaluation("before", model, stored=start.folder is not None)
+    model = load()
+    with whole(model):
+        evaluations.begin(model, stored=start.folder is not None)
     held = [model]
     del model
     # What `auto` skipped is damaged, and stays to be looked at.
@@ -191,11 +203,10 @@ def train_and_evaluate(
     if preempted:
         leave_stopped(signals, folder, f"ended after step {trainer.state.global_step}")
     save_model(trainer, folder)
-    after = None
     if test:
         with trainer.generation_model() as trained:
-            after = evaluation("after", trained, stored=False)
-    session.finish(before, after)
+            evaluations.end(trained)
+    session.finish(evaluations.before, evaluations.after)
 
 
 def checked_prompts(
@@ -206,8 +217,8 @@ def checked_prompts(
     verifier: Any,
     start: Start,
     tell: Callable[[str], None],
-) -> tuple[list[Any], list[Any]]:
-    """The problems to train and to test on, once they fit the run.
+) -> tuple[list[Any], list[Any], list[Any]]:
+    """The problems to train on, to test on, and to evaluate on in training, once they fit the run.
 
     Raises:
         DataError: they do not, and how.
@@ -220,7 +231,8 @@ def checked_prompts(
     check_window(args)
     source = configuration.to_object(config.data, "data")
     train, test = load_prompts(config, source, verifier)
-    if test:
+    watched = problems_to_watch(config, source, verifier, test, tell)
+    if test or watched:
         train = folders.without_test_problems(train, source.load(config.evaluation.split), tell)
     check_prompts(str(start.folder), start.saved, fingerprint(prompt.id for prompt in train))
     checks.check_generation(args, train)
@@ -230,23 +242,12 @@ def checked_prompts(
     context, template = context_of(config.model), args.chat_template_kwargs
     for prompts, limit, field in (
         (train, args.max_completion_length, "trainer.max_completion_length"),
-        (test, config.evaluation.max_new_tokens, "evaluation.max_new_tokens"),
+        ([*test, *watched], config.evaluation.max_new_tokens, "evaluation.max_new_tokens"),
     ):
         checks.check_lengths(
             prompts, tokenizer, config.system_prompt, context=context, limit=limit, field=field, template=template
         )
-    return train, test
-
-
-def evaluation_settings(config: DictConfig, test: Sequence[Any]) -> dict[str, Any]:
-    """What an evaluation before training must share with the one after it."""
-    from concise_rl.engine.resuming import fingerprint
-
-    resolved = configuration.resolved(config)
-    names = ("evaluation", "verifier", "system_prompt", "verify_deadline_seconds")
-    shared = {name: resolved[name] for name in names} | {"model": {"think_end": config.model.think_end}}
-    shared["trainer"] = {"chat_template_kwargs": resolved["trainer"].get("chat_template_kwargs")}
-    return flat(shared) | {"data": fingerprint(prompt.id for prompt in test)}
+    return train, test, watched
 
 
 def save_model(trainer: Any, folder: Path) -> None:
@@ -320,17 +321,6 @@ def quiet_libraries() -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-
-
-def evaluate(config: DictConfig, model: Any, tokenizer: Any, prompts: Sequence[Any], verifier: Any) -> Any:
-    """This run's evaluation of a model; several ranks each take every n-th problem, and all get the whole."""
-    from concise_rl.evaluation import Evaluation
-    from concise_rl.ranks import on_every_rank, own_share
-
-    # One prompt before and after, whatever a schedule does; tuning has no method.
-    edit = configuration.method_of(config).edit_at(0) if "method" in config else None
-    share = evaluations.evaluate(config, model, tokenizer, own_share(prompts), verifier, edit=edit)
-    return Evaluation([row for rows in on_every_rank(share.rows) for row in rows], on_every_rank(share.settings)[0])
 
 
 def run_folder(config: DictConfig) -> Path:

@@ -16,6 +16,8 @@ from concise_rl.commands import run_folder as folders
 from concise_rl.commands import train as training
 from concise_rl.commands.entry import through_hydra
 from concise_rl.commands.guarded import Start
+from concise_rl.commands.naming import run_name, title_of, tracking_of
+from concise_rl.commands.run_evaluations import RunEvaluations
 from concise_rl.engine.run_lock import run_lock
 from concise_rl.engine.stopping import Stopped, StopSignals
 from concise_rl.errors import UserError
@@ -99,28 +101,21 @@ def run_locked(config: DictConfig, args: Any, folder: Path, rows: Sequence[Any],
     tokenizer = load_tokenizer(config.model)
     dataset = dataset_of(config, rows, tokenizer, context_of(config.model))
     session = Session(
-        f"{config.recipe} on {Path(config.rows).name}, {config.model.name}, seed {config.seed}",
+        title_of(config),
         folder,
         total_steps=steps_of(args, len(dataset)),
         active=PartialState().is_main_process,
         show_progress=config.run.progress,
-        tracking=config.tracking,
+        name=run_name(_root_=config),
+        tracking=tracking_of(config),
     )
     start = training.begin(config, folder, session)
-    settings = {"run": training.evaluation_settings(config, test)}
+    evaluated = RunEvaluations(config, tokenizer, verifier, session, test=test, watched=())
     if start.folder is not None:
-        folders.check_stored_evaluation(folder / "evaluation-before.jsonl", settings["run"])
-
-    def evaluation(name: str, model: Any, *, stored: bool) -> Any:
-        def measured() -> Any:
-            return training.evaluate(config, model, tokenizer, test, verifier)
-
-        return session.evaluation(name, measured, stored=stored, settings=settings)
-
-    model, before = load_policy(config.model, config.peft, session.warn), None
-    if test:
-        with whole(model):
-            before = evaluation("before", model, stored=start.folder is not None)
+        evaluated.check_stored()
+    model = load_policy(config.model, config.peft, session.warn)
+    with whole(model):
+        evaluated.begin(model, stored=start.folder is not None)
     trained_on = source.load("train") if hasattr(source, "load") else []
     named = None if config.resume == "auto" else start.folder
     first_decides(lambda: folders.begin_steps(folder, named, trained_on, session.progress.message))
@@ -129,8 +124,8 @@ def run_locked(config: DictConfig, args: Any, folder: Path, rows: Sequence[Any],
     if signals.received is not None:
         training.leave_stopped(signals, folder, f"ended after step {trainer.state.global_step}")
     training.save_model(trainer, folder)
-    after = evaluation("after", trainer.accelerator.unwrap_model(trainer.model), stored=False) if test else None
-    session.finish(before, after, facts=costs(config, session.metrics()))
+    evaluated.end(trainer.accelerator.unwrap_model(trainer.model))
+    session.finish(evaluated.before, evaluated.after, facts=costs(config, session.metrics()))
 
 
 def dataset_of(config: DictConfig, rows: Sequence[Any], tokenizer: Any, context: int | None) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -147,11 +147,12 @@ def newest_complete(run_dir: Path, warn: Callable[[str], None], *, until: float 
     return None
 
 
-def rotate(run_dir: Path, keep: int, newest: float = math.inf) -> None:
+def rotate(run_dir: Path, keep: int, newest: float = math.inf, spare: Collection[int] = ()) -> None:
     """Delete the oldest complete checkpoints, so that `keep` are left; incomplete ones are neither counted nor touched.
 
     Args:
         newest: the step saved last; checkpoints of later steps are not counted either.
+        spare: steps whose checkpoints are neither counted nor deleted.
 
     Raises:
         CheckpointError: `keep` is below 1, or a folder cannot be deleted.
@@ -161,7 +162,7 @@ def rotate(run_dir: Path, keep: int, newest: float = math.inf) -> None:
     complete = [
         folder
         for folder in _checkpoints(run_dir)
-        if _named_step(folder) <= newest and verify(folder, contents=False) is None
+        if _named_step(folder) <= newest and _named_step(folder) not in spare and verify(folder, contents=False) is None
     ]
     for folder in complete[:-keep]:
         _delete(folder)

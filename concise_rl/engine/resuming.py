@@ -51,13 +51,18 @@ class ResumableTrainer(Resumable, LeanTrainer):
         check_continues(folder, saved, self._facts())
 
 
+def generation_window(args: Any) -> int:
+    """Optimizer steps that share one generation."""
+    return -(-args.steps_per_generation * args.num_iterations // args.gradient_accumulation_steps)
+
+
 def check_window(args: Any) -> None:
     """A checkpoint inside a generation window would replay that window's rollouts, and move histories twice.
 
     Raises:
         UserError: `save_steps` is no multiple of the window.
     """
-    window = -(-args.steps_per_generation * args.num_iterations // args.gradient_accumulation_steps)
+    window = generation_window(args)
     if args.save_strategy == "steps" and args.save_steps % window:
         raise UserError(
             f"trainer.save_steps={args.save_steps:g} is no multiple of the {window} optimizer steps that share "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Resumable(Trainer):
         rollbacks: how often the learning rate is halved; None until training begins, for what the checkpoint says.
         ended: why a guard ended the run; a checkpoint keeps it, and a run that goes on from there takes no step.
         honours_end: False where a run goes on though a guard ended it.
+        kept_steps: whose checkpoints `save_total_limit` leaves alone, such as the best one's.
     """
 
     states: dict[str, Any]
@@ -41,6 +42,7 @@ class Resumable(Trainer):
     rollbacks: int | None = None
     ended: str | None = None
     honours_end = True
+    kept_steps: Collection[int] = frozenset()
     _staging_dir: str | None = None
     _saved: Mapping[str, Any] = {}
     _ancestor: Mapping[str, Any] | None = None
@@ -69,7 +71,8 @@ class Resumable(Trainer):
             checkpoint.publish(staging / name, run_dir / name, self._ancestor)
             self._ancestor = checkpoint.identity(run_dir / name)
             if self.args.save_total_limit:
-                checkpoint.rotate(run_dir, self.args.save_total_limit, newest=self.state.global_step)
+                keep, newest = self.args.save_total_limit, self.state.global_step
+                checkpoint.rotate(run_dir, keep, newest=newest, spare=self.kept_steps)
         self.accelerator.wait_for_everyone()
 
     def _save_beside(self, folder: Path) -> None:
@@ -171,8 +174,8 @@ class Resumable(Trainer):
             set_seed(anew.getrandbits(31), device_specific=True)
 
     def _run_epoch(self, **kwargs: Any) -> None:
-        """transformers takes one step beyond the last where a run is resumed at its end."""
-        if self.state.global_step >= self.state.max_steps or self.ended:
+        """transformers takes one step where a run is resumed at its end, or is to stop before its first."""
+        if self.state.global_step >= self.state.max_steps or self.ended or self.control.should_training_stop:
             self.control.should_training_stop = True
         else:
             super()._run_epoch(**kwargs)

@@ -37,7 +37,7 @@ QUIET = (
     "name", "overwrite", "resume", "run.*", "tracking.*", "model.name", "model.threads", "model.trust_remote_code",
     "verify_deadline_seconds", "trainer.use_cpu", "trainer.per_device_*", "trainer.gradient_accumulation_steps",
     "trainer.max_tokens_per_microbatch", "trainer.dataloader_*", "trainer.ddp_*", "trainer.logging_*",
-    "trainer.report_to", "trainer.disable_tqdm", "evaluation.*",
+    "trainer.report_to", "trainer.disable_tqdm", "trainer.push_to_hub", "trainer.hub_*", "evaluation.*",
 )  # fmt: skip
 """Settings that change no result, or that another check looks after (the rows of a step, the stored evaluation)."""
 
@@ -55,7 +55,12 @@ def flat(settings: Mapping[str, Any], place: str = "") -> dict[str, Any]:
 
 def experiment(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that results depend on, as `flat` gives them: checkpoints keep them, `check_settings` compares."""
-    return {name: value for name, value in flat(settings).items() if not _matches(name, QUIET)}
+    return {name: value for name, value in flat(settings).items() if not changes_no_result(name)}
+
+
+def changes_no_result(name: str) -> bool:
+    """Whether a setting is one of those that results do not hang on."""
+    return _matches(name, QUIET)
 
 
 def check_settings(

@@ -116,7 +116,7 @@ class Judge:
         self._on_progress(len(self._rows), len(self.jobs))
 
     def _row(self, job: Job, outcome: Outcome, verdict: Any) -> EvaluationRow:
-        completion = outcome.completion
+        completion, question = outcome.completion, job.request.messages[-1]["content"]
         return EvaluationRow(
             prompt_id=job.prompt_id,
             sample=job.sample,
@@ -132,6 +132,7 @@ class Judge:
             forced=outcome.forced,
             repetition=repetition(completion.tokens),
             token_ids=completion.token_ids if self.settings.get("keep_token_ids") else None,
+            question="" if question == job.request.prompt else question,
         )
 
     def _check_stored(self) -> None:

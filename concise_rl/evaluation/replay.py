@@ -78,6 +78,26 @@ def replay(batches: Iterable[tuple[RolloutBatch, Tensor | None]], methods: Mappi
     return Replay({name: _mean_over_steps(steps) for name, steps in per_step.items()}, rows, as_sampled)
 
 
+AS_IN_RUN = "as in this run"
+
+
+def as_in_run(steps: Iterable[tuple[RolloutBatch, Tensor, Tensor]]) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Statistics and rows as in `Replay`, of the rewards and credits that the run itself gave.
+
+    Without the method, what the task reward alone would have credited is not known: `flipped_correct_frac` is left out.
+
+    Args:
+        steps: batch, shaped reward (N,) and credit (N,) or (N, T) of each step, in order.
+    """
+    per_step: list[dict[str, float]] = []
+    rows: list[dict[str, Any]] = []
+    for batch, reward, credit in steps:
+        credit_N = _per_row(credit)
+        per_step.append(step_metrics(batch, reward, credit, taught=batch) | credit_statistics(batch, reward, credit_N))
+        rows += _rows(AS_IN_RUN, batch, reward, credit_N)
+    return _mean_over_steps(per_step), rows
+
+
 def unshaped_credit(method: Method, batch: RolloutBatch, states: States) -> Tensor:
     """What the method's filters and advantages make of the task reward, its shapers left out; no state moves."""
     bare = {slot: c for slot, c in method.components.items() if not isinstance(c, Shaper)}
@@ -113,7 +133,9 @@ def can_serve(needs: Iterable[str], batch: RolloutBatch) -> bool:
     return True
 
 
-def credit_statistics(batch: RolloutBatch, reward: Tensor, credit_N: Tensor, task_credit_N: Tensor) -> dict[str, float]:
+def credit_statistics(
+    batch: RolloutBatch, reward: Tensor, credit_N: Tensor, task_credit_N: Tensor | None = None
+) -> dict[str, float]:
     """The statistics of one step that `Replay.methods` adds to `step_metrics`; those without a row are left out."""
     right, wrong = batch.correct & batch.counts, ~batch.correct & batch.counts
     statistics = {"mean_abs_credit": float(credit_N.abs().mean())}
@@ -121,7 +143,8 @@ def credit_statistics(batch: RolloutBatch, reward: Tensor, credit_N: Tensor, tas
         statistics["reward_wrong"] = float(reward[wrong].mean())
     if bool(right.any()):
         statistics["reward_correct"] = float(reward[right].mean())
-        statistics["flipped_correct_frac"] = float(((credit_N < 0) & (task_credit_N > 0))[right].double().mean())
+        if task_credit_N is not None:
+            statistics["flipped_correct_frac"] = float(((credit_N < 0) & (task_credit_N > 0))[right].double().mean())
         pair = torch.stack([credit_N[right].double(), batch.lengths[right].double()])
         if bool((pair != pair[:, :1]).any(dim=1).all()):
             statistics["credit_length_correlation"] = float(torch.corrcoef(pair)[0, 1])

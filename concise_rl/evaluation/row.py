@@ -34,6 +34,7 @@ class EvaluationRow:
         repetition: the share of its tokens that lie in a repeated n-gram (`repetition_fraction`,
             n = `REPETITION_NGRAM`); None where the tokens are not known.
         token_ids: the sampled ids, where the evaluation was asked to keep them.
+        question: the problem in its own words, where the prompt has those of a chat template around it; else empty.
     """
 
     prompt_id: str
@@ -50,6 +51,7 @@ class EvaluationRow:
     forced: bool = False
     repetition: float | None = None
     token_ids: tuple[int, ...] | None = None
+    question: str = ""
 
     def __post_init__(self) -> None:
         if self.length > MAX_TOKENS:
@@ -65,6 +67,11 @@ class EvaluationRow:
     def key(self) -> tuple[str, int]:
         """Which completion of which problem."""
         return self.prompt_id, self.sample
+
+    @property
+    def problem(self) -> str:
+        """The problem for people, without what a chat template puts around it."""
+        return self.question or self.prompt
 
     @property
     def correct(self) -> bool:
@@ -113,7 +120,7 @@ def _verdict(fields: Mapping[str, Any]) -> Verdict:
 
 
 _OPTIONAL = {field.name: field.default for field in dataclasses.fields(EvaluationRow) if field.name in (
-    "seed", "forced", "repetition", "token_ids"
+    "seed", "forced", "repetition", "token_ids", "question"
 )}  # fmt: skip
 
 _JSON_TYPES: dict[str, tuple[type, ...]] = {
@@ -131,4 +138,5 @@ _JSON_TYPES: dict[str, tuple[type, ...]] = {
     "forced": (bool,),
     "repetition": (float,),
     "token_ids": (list,),
+    "question": (str,),
 }

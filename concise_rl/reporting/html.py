@@ -12,7 +12,15 @@ from typing import Any
 
 from concise_rl.files import replace_text
 from concise_rl.reporting.page import SCRIPT, STYLE
-from concise_rl.reporting.plots import Figure, Metrics, metric_figures, training_figures
+from concise_rl.reporting.plots import (
+    Entries,
+    Figure,
+    Metrics,
+    metric_figures,
+    smoothing_width,
+    training_figures,
+    zero_metrics,
+)
 from concise_rl.reporting.run_log import plain
 from concise_rl.reporting.summary import (
     CompletionPair,
@@ -35,6 +43,7 @@ def write_report(
     columns: Mapping[str, Summary],
     difference: Summary | None = None,
     metrics: Metrics = (),
+    validation: Entries = (),
     pairs: Sequence[CompletionPair] = (),
     config: Mapping[str, Any] | None = None,
     facts: Mapping[str, str] | None = None,
@@ -48,6 +57,7 @@ def write_report(
         columns: heading to summary, `{"before": ..., "after": ...}`; see `concise_rl.reporting.summary`.
         difference: of after to before; without it there is no headline.
         metrics: lines of metrics.jsonl.
+        validation: lines of validation.jsonl, the evaluations in training.
         pairs: the problems answered before and after, in the order of the test split; three are shown.
         config: the resolved configuration.
         facts: short remarks under the title, such as machine, commit, time.
@@ -57,14 +67,14 @@ def write_report(
         UserError: the file cannot be written.
     """
     before, after = columns.get("before"), columns.get("after")
-    training = training_figures(metrics, before=before, after=after) if metrics else []
+    training = training_figures(metrics, before=before, after=after, validation=validation) if metrics else []
     every_metric = metric_figures(metrics)
     sections = [
         _head(title, difference, facts or {}),
         _table(columns, difference),
         _figures("Training", "wide", training, picture),
         _completions(pairs),
-        _figures("Every metric, step by step", "small", every_metric),
+        _figures("Every metric, step by step", "small", every_metric, note=_metrics_note(metrics)),
         _config(config),
     ]
     figures = training + every_metric
@@ -161,7 +171,24 @@ def _cell(text: str) -> str:
     return f"<td><span>{text_html(value)}</span>{below}</td>"
 
 
-def _figures(heading: str, kind: str, figures: Sequence[Figure], picture: str | Path | None = None) -> str:
+def _metrics_note(metrics: Metrics) -> str:
+    """What the small figures' lines are, and the metrics that have none."""
+    width = smoothing_width(len(metrics))
+    key = (
+        '<p class="note"><span class="key thin"></span> each step &ensp; '
+        f'<span class="key"></span> mean of {width} step{"s" * (width > 1)}</p>'
+    )
+    zero = zero_metrics(metrics)
+    if not zero:
+        return key
+    named = ", ".join(map(text_html, zero))
+    summary = f"{len(zero)} more were 0 at every step"
+    return f'{key}<details class="zero"><summary>{summary}</summary><p class="note">{named}</p></details>'
+
+
+def _figures(
+    heading: str, kind: str, figures: Sequence[Figure], picture: str | Path | None = None, note: str = ""
+) -> str:
     if not figures:
         return ""
     cells = "".join(
@@ -173,7 +200,7 @@ def _figures(heading: str, kind: str, figures: Sequence[Figure], picture: str | 
     if picture and Path(picture).exists():
         data = base64.b64encode(Path(picture).read_bytes()).decode("ascii")
         instead = f'<img class="instead" alt="Accuracy and tokens over training" src="data:image/png;base64,{data}">'
-    return f'<section><h2>{text_html(heading)}</h2>{instead}<div class="figures {kind}">{cells}</div></section>\n'
+    return f'<section><h2>{text_html(heading)}</h2>{note}{instead}<div class="figures {kind}">{cells}</div></section>\n'
 
 
 def _completions(pairs: Sequence[CompletionPair]) -> str:

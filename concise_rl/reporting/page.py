@@ -2,13 +2,11 @@
 
 STYLE = """
 :root {
-  --page: #ffffff; --card: #f6f7f9; --ink: #1b1f24; --soft: #59636e; --line: #d5dae0;
-  --right: #0072b2; --wrong: #b34700;
+  --page: #ffffff; --card: #f6f7f9; --ink: #1b1f24; --soft: #59636e; --line: #d5dae0; --wrong: #8e2a6f;
 }
 @media (prefers-color-scheme: dark) {
   :root {
-    --page: #14171b; --card: #1d2227; --ink: #e6e9ed; --soft: #9aa5b1; --line: #363d45;
-    --right: #63b8ec; --wrong: #f08a4b;
+    --page: #14171b; --card: #1d2227; --ink: #e6e9ed; --soft: #9aa5b1; --line: #363d45; --wrong: #e39ac9;
   }
 }
 * { box-sizing: border-box; }
@@ -22,7 +20,7 @@ h2 { font-size: 1.15rem; margin: 2.25rem 0 0.75rem; }
 h3 { font-size: 1rem; margin: 1.5rem 0 0.5rem; }
 h4 { font-size: 0.9rem; margin: 0 0 0.4rem; }
 .headline {
-  font-size: 1.2rem; margin: 0.75rem 0; padding: 0.75rem 1rem; border-left: 4px solid var(--right);
+  font-size: 1.2rem; margin: 0.75rem 0; padding: 0.75rem 1rem; border-left: 4px solid var(--ink);
   background: var(--card);
 }
 .facts {
@@ -30,13 +28,20 @@ h4 { font-size: 0.9rem; margin: 0 0 0.4rem; }
   color: var(--soft); font-size: 0.9rem; overflow-wrap: anywhere;
 }
 .note, h4 span { color: var(--soft); font-size: 0.85rem; font-weight: normal; margin: 0.4rem 0; }
-.scroll { overflow-x: auto; }
+/* A shade at either end where a table goes on: covers that move with it hide the shade at its ends. */
+.scroll {
+  overflow-x: auto; background-repeat: no-repeat; background-attachment: local, local, scroll, scroll;
+  background-image:
+    linear-gradient(to right, var(--page) 40%, transparent), linear-gradient(to left, var(--page) 40%, transparent),
+    linear-gradient(to right, var(--line), transparent), linear-gradient(to left, var(--line), transparent);
+  background-position: left, right, left, right; background-size: 2rem 100%, 2rem 100%, 0.7rem 100%, 0.7rem 100%;
+}
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.35rem 1.4rem 0.35rem 0; text-align: right; vertical-align: top; }
 th, td { border-bottom: 1px solid var(--line); }
 td span { white-space: nowrap; }
 td .interval { color: var(--soft); }
-th:first-child { text-align: left; font-weight: 600; }
+th:first-child { text-align: left; font-weight: 600; position: sticky; left: 0; background: var(--page); }
 .figures { display: grid; gap: 1rem; }
 .figures.wide { grid-template-columns: repeat(2, minmax(0, 1fr)); }
 .figures.wide figure:first-child { grid-column: 1 / -1; }
@@ -51,11 +56,14 @@ figcaption { font-size: 0.9rem; font-weight: 600; margin-bottom: 0.25rem; }
 .still .figures { display: none; }
 .pair { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 0.75rem; }
 .answer {
-  background: var(--card); border-top: 3px solid var(--right); border-radius: 4px; padding: 0.6rem 0.75rem;
+  background: var(--card); border-top: 3px solid var(--soft); border-radius: 4px; padding: 0.6rem 0.75rem;
 }
-.answer.wrong { border-color: var(--wrong); }
-.answer.right h4 span { color: var(--right); }
+.answer.wrong { border-top: 3px dashed var(--wrong); }
+.answer.right h4 span { color: var(--ink); }
 .answer.wrong h4 span { color: var(--wrong); }
+.key { display: inline-block; width: 1.6rem; border-top: 3px solid #0072b2; vertical-align: middle; }
+.key.thin { border-top: 1px solid #0072b2; opacity: 0.6; }
+details.zero summary { margin: 0.25rem 0; font-weight: normal; font-size: 0.85rem; color: var(--soft); }
 pre {
   margin: 0; white-space: pre-wrap; overflow-wrap: anywhere;
   font: 0.85rem/1.45 ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; max-height: 26rem;
@@ -72,6 +80,23 @@ summary { cursor: pointer; font-weight: 600; margin-top: 2rem; }
   th, td { padding-right: 0.6rem; }
   h1 { font-size: 1.25rem; }
   .headline { font-size: 1.05rem; }
+}
+.paper {
+  --page: #ffffff; --card: #ffffff; --ink: #1b1f24; --soft: #4a535c; --line: #c4cad1; --wrong: #8e2a6f;
+  color-scheme: light;
+}
+.paper main { width: 680px; padding: 0; margin: 0; }
+.paper .figures.wide, .paper .figures.small { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+@media print {
+  .paper main { width: auto; max-width: none; }
+  figure, .answer, tr, .headline { break-inside: avoid; }
+  h2, h3 { break-after: avoid; }
+  pre { max-height: none; overflow: visible; }
+  .scroll { overflow: visible; background: none; }
+  th:first-child { position: static; }
+  table { font-size: 0.72rem; }
+  th, td { padding-right: 0.5rem; }
+  td span { white-space: normal; }
 }
 """
 
@@ -107,9 +132,20 @@ const themed = (layout, place) => {
     margin: { l: 8, r: 8, t: 8, b: 8 },
     dragmode: narrow.matches ? false : "zoom",
     legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+    ...(document.documentElement.classList.contains("paper")
+      ? { width: place.clientWidth, height: place.clientHeight } : {}),
   };
 };
 const plotOptions = { responsive: true, displayModeBar: false };
+// Paper has a width and a scheme of its own, and shows what nobody has scrolled to: all is drawn anew for it.
+const forPaper = (drawAll) => {
+  const scheme = (onPaper) => () => {
+    document.documentElement.classList.toggle("paper", onPaper);
+    drawAll(onPaper);
+  };
+  addEventListener("beforeprint", scheme(true));
+  addEventListener("afterprint", scheme(false));
+};
 """
 """What every page with figures shares: unpacking, plotly, and a layout in the page's own colours."""
 
@@ -129,8 +165,10 @@ SCRIPT = (
   const draw = () => places.forEach((place, k) =>
     Plotly.react(place, figures[k].data, themed(figures[k].layout, place), plotOptions));
   draw();
-  dark.addEventListener("change", draw);
-  narrow.addEventListener("change", draw);
+  const redraw = () => document.documentElement.classList.contains("paper") || draw();
+  dark.addEventListener("change", redraw);
+  narrow.addEventListener("change", redraw);
+  forPaper(draw);
 })();
 """
 )

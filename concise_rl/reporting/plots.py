@@ -1,6 +1,7 @@
 """Training as pictures: a PNG by matplotlib, and the same as plotly figures for the report.
 
-Colours are those of Okabe and Ito, told apart by colour-blind readers; steps run through cividis.
+Colours are those of Okabe and Ito, told apart by colour-blind readers, and each has one meaning: blue is training, grey
+the model before it, orange the model after it, green the test split on the way. Steps run through cividis.
 """
 
 from __future__ import annotations
@@ -16,12 +17,18 @@ from concise_rl.reporting.glossary import METRICS, describe
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8A8A8A"
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8A8A8A"
+
+FEW_STEPS = 10
+"""Up to so many, each step has its mark on the axis, so that none falls between two steps."""
 
 _NOT_DRAWN = re.compile(r"step|time|accuracy|mean_tokens|epoch|num_tokens|(completions|rewards)/.*")
 """Keys that are drawn larger already, count time, or are TRL's own words for what is drawn."""
 
 Metrics = Sequence[Mapping[str, float]]
+Entries = Sequence[Mapping[str, Any]]
+"""Evaluations in training, entries of `concise_rl.evaluation.validation`."""
+
 Figure = dict[str, Any]
 
 
@@ -40,6 +47,10 @@ def smoothing_width(steps: int) -> int:
     return max(1, steps // 10) | 1
 
 
+def _mean_of(width: int) -> str:
+    return f"mean of {width} step{'s' * (width > 1)}"
+
+
 def plot_training(
     metrics: Metrics,
     path: str | Path,
@@ -47,6 +58,7 @@ def plot_training(
     title: str = "",
     before: Mapping[str, Any] | None = None,
     after: Mapping[str, Any] | None = None,
+    validation: Entries = (),
 ) -> None:
     """Write a PNG: accuracy against mean tokens over training, and both against the step.
 
@@ -54,20 +66,23 @@ def plot_training(
         metrics: lines of metrics.jsonl with `step`, `accuracy` (fraction) and `mean_tokens`; may be empty.
         path: of the PNG.
         before, after: summaries with `accuracy`, `mean_tokens` and their 95 % intervals, drawn as points with bars.
+        validation: evaluations in training, drawn as a curve with bars.
     """
     # Figures made without pyplot need no display and are freed with their last reference.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as MplFigure
+    from matplotlib.ticker import MaxNLocator
 
     figure = MplFigure(figsize=(12, 4.8), layout="constrained", dpi=150)
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, 2, width_ratios=(1.15, 1))
     _draw_path(figure.add_subplot(grid[:, 0]), metrics, before, after)
     top = figure.add_subplot(grid[0, 1])
-    _draw_curve(top, metrics, "mean_tokens", BLUE, before, after)
+    _draw_curve(top, metrics, "mean_tokens", before, after, validation)
     bottom = figure.add_subplot(grid[1, 1], sharex=top)
-    _draw_curve(bottom, metrics, "accuracy", ORANGE, before, after)
+    _draw_curve(bottom, metrics, "accuracy", before, after, validation)
     bottom.set_xlabel("optimizer step")
+    bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
     top.tick_params(labelbottom=False)
     if title:
         figure.suptitle(title, fontweight="bold")
@@ -81,12 +96,12 @@ def _draw_path(axes: Axes, metrics: Metrics, before: Mapping[str, Any] | None, a
         axes.scatter(tokens, accuracy, s=7, color=GREY, alpha=0.35, label="training, each step")
         path = axes.scatter(
             *(smooth(tokens, width), smooth(accuracy, width)),
-            c=_series(metrics, "step"), cmap="cividis", s=16, zorder=2, label=f"training, mean of {width} steps",
+            c=_series(metrics, "step"), cmap="cividis", s=16, zorder=2, label=f"training, {_mean_of(width)}",
         )  # fmt: skip
         axes.plot(smooth(tokens, width), smooth(accuracy, width), color=GREY, linewidth=0.8, zorder=1)
         assert axes.figure is not None
         axes.figure.colorbar(path, ax=axes, label="optimizer step", pad=0.02, aspect=40)
-    for name, summary, colour, marker in (("before", before, BLUE, "s"), ("after", after, ORANGE, "D")):
+    for name, summary, colour, marker in (("before", before, GREY, "s"), ("after", after, ORANGE, "D")):
         if summary:
             x, y, x_bars, y_bars = _point(summary)
             axes.errorbar(
@@ -104,18 +119,22 @@ def _draw_curve(
     axes: Axes,
     metrics: Metrics,
     key: str,
-    colour: str,
     before: Mapping[str, Any] | None,
     after: Mapping[str, Any] | None,
+    validation: Entries,
 ) -> None:
     steps, values = _series(metrics, "step"), _series(metrics, key)
     width = smoothing_width(len(metrics))
-    axes.plot(steps, values, color=colour, alpha=0.3, linewidth=0.9)
-    axes.plot(steps, smooth(values, width), color=colour, linewidth=2, label=f"training, mean of {width} steps")
-    for name, summary, line in (("before", before, "--"), ("after", after, ":")):
+    axes.plot(steps, values, color=BLUE, alpha=0.3, linewidth=0.9)
+    axes.plot(steps, smooth(values, width), color=BLUE, linewidth=2, label=f"training, {_mean_of(width)}")
+    if validation:
+        at, found, bars = _validation_series(validation, key)
+        axes.errorbar(at, found, bars, fmt="o-", color=GREEN, markersize=3, capsize=2, linewidth=1,
+                      label="test split on the way, 95 % interval")  # fmt: skip
+    for name, summary, line, colour in (("before", before, "--", GREY), ("after", after, ":", ORANGE)):
         if summary and summary.get(key) is not None:
             axes.axhline(
-                _scale(key) * summary[key], color=GREY, linestyle=line, linewidth=1.2, label=f"{name}, test split"
+                _scale(key) * summary[key], color=colour, linestyle=line, linewidth=1.2, label=f"{name}, test split"
             )
     axes.set_ylabel("mean tokens" if key == "mean_tokens" else "accuracy (%)")
     axes.grid(alpha=0.25)
@@ -124,24 +143,42 @@ def _draw_curve(
 
 
 def training_figures(
-    metrics: Metrics, *, before: Mapping[str, Any] | None = None, after: Mapping[str, Any] | None = None
+    metrics: Metrics,
+    *,
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
+    validation: Entries = (),
 ) -> list[Figure]:
     """The picture of `plot_training` as plotly figures `{"title", "data", "layout"}`; the page sets colours of text."""
     return [
         _path_figure(metrics, before, after),
-        _curve_figure(metrics, "mean_tokens", BLUE, before, after),
-        _curve_figure(metrics, "accuracy", ORANGE, before, after),
+        _curve_figure(metrics, "mean_tokens", before, after, validation),
+        _curve_figure(metrics, "accuracy", before, after, validation),
     ]
 
 
 def metric_figures(metrics: Metrics) -> list[Figure]:
-    """One small plotly figure for each other metric that the run logged, known ones first."""
-    logged = dict.fromkeys(key for line in metrics for key in line)
-    keys = [key for key in METRICS if key in logged] + sorted(logged.keys() - METRICS.keys())
-    figures = [_curve_figure(metrics, key, BLUE, None, None) for key in keys if not _NOT_DRAWN.fullmatch(key)]
+    """One small plotly figure for each other metric that the run logged and that was not 0 throughout, known ones
+    first."""
+    figures = [_curve_figure(metrics, key) for key in _other_keys(metrics) if not _is_zero(metrics, key)]
     for figure in figures:
         figure["layout"]["showlegend"] = False
     return figures
+
+
+def zero_metrics(metrics: Metrics) -> list[str]:
+    """The labels of the other metrics, those that were 0 at each step."""
+    return [describe(key).label for key in _other_keys(metrics) if _is_zero(metrics, key)]
+
+
+def _other_keys(metrics: Metrics) -> list[str]:
+    logged = dict.fromkeys(key for line in metrics for key in line)
+    keys = [key for key in METRICS if key in logged] + sorted(logged.keys() - METRICS.keys())
+    return [key for key in keys if not _NOT_DRAWN.fullmatch(key)]
+
+
+def _is_zero(metrics: Metrics, key: str) -> bool:
+    return not any(line.get(key, 0.0) for line in metrics)  # nan is something to look at
 
 
 def _path_figure(metrics: Metrics, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> Figure:
@@ -154,12 +191,12 @@ def _path_figure(metrics: Metrics, before: Mapping[str, Any] | None, after: Mapp
         data = [
             _trace(tokens, accuracy, "each step", mode="markers", marker={"color": GREY, "size": 4, "opacity": 0.4},
                    customdata=steps, hovertemplate=hover),
-            _trace(smooth(tokens, width), smooth(accuracy, width), f"mean of {width} steps", mode="lines+markers",
+            _trace(smooth(tokens, width), smooth(accuracy, width), _mean_of(width), mode="lines+markers",
                    line={"color": GREY, "width": 1}, customdata=steps, hovertemplate=hover,
                    marker={"color": steps, "colorscale": "Cividis", "size": 6, "colorbar": colour_bar,
                            "line": {"color": GREY, "width": 0.7}}),
         ]  # fmt: skip
-    for name, summary, colour, symbol in (("before", before, BLUE, "square"), ("after", after, ORANGE, "diamond")):
+    for name, summary, colour, symbol in (("before", before, GREY, "square"), ("after", after, ORANGE, "diamond")):
         if summary:
             x, y, x_bars, y_bars = _point(summary)
             bars = {
@@ -181,31 +218,53 @@ def _path_figure(metrics: Metrics, before: Mapping[str, Any] | None, after: Mapp
 
 
 def _curve_figure(
-    metrics: Metrics, key: str, colour: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None
+    metrics: Metrics,
+    key: str,
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
+    validation: Entries = (),
 ) -> Figure:
     metric = describe(key)
     width = smoothing_width(len(metrics))
     steps, values = _series(metrics, "step"), _series(metrics, key)
     hover = "step %{x}<br>%{y:.4~g}<extra></extra>"
     data = [
-        _trace(steps, values, "each step", mode="lines", line={"color": colour, "width": 1}, opacity=0.35,
+        _trace(steps, values, "each step", mode="lines", line={"color": BLUE, "width": 1}, opacity=0.35,
                hovertemplate=hover),
-        _trace(steps, smooth(values, width), f"mean of {width} steps", mode="lines", hovertemplate=hover,
-               line={"color": colour, "width": 2.5}),
+        _trace(steps, smooth(values, width), _mean_of(width), mode="lines", hovertemplate=hover,
+               line={"color": BLUE, "width": 2.5}),
     ]  # fmt: skip
-    for name, summary, dash in (("before", before, "dash"), ("after", after, "dot")):
+    if validation:
+        at, found, (below, above) = _validation_series(validation, key)
+        bars = {"type": "data", "symmetric": False, "arrayminus": below, "array": above, "thickness": 1, "width": 3}
+        data.append(
+            _trace(at, found, "test split on the way", mode="lines+markers", line={"color": GREEN, "width": 1.5},
+                   marker={"size": 6}, error_y=bars, hovertemplate=hover)
+        )  # fmt: skip
+    for name, summary, dash, colour in (("before", before, "dash", GREY), ("after", after, "dot", ORANGE)):
         if summary and summary.get(key) is not None and steps:
             level = _scale(key) * summary[key]
             data.append(
                 _trace([steps[0], steps[-1]], [level, level], f"{name}, test split", mode="lines",
-                       line={"color": GREY, "dash": dash, "width": 1.5}, hovertemplate="%{y:.4~g}")
+                       line={"color": colour, "dash": dash, "width": 1.5}, hovertemplate="%{y:.4~g}")
             )  # fmt: skip
     unit = f" ({metric.unit})" if metric.unit and metric.unit not in metric.label else ""
     y_axis: dict[str, Any] = {"title": {"text": metric.label + unit}}
     if metric.unit in ("%", "s"):
         y_axis["rangemode"] = "nonnegative"
-    layout = {"xaxis": {"title": {"text": "optimizer step"}}, "yaxis": y_axis}
+    x_axis: dict[str, Any] = {"title": {"text": "optimizer step"}} | ({"dtick": 1} if len(steps) <= FEW_STEPS else {})
+    layout = {"xaxis": x_axis, "yaxis": y_axis}
     return {"title": metric.label + unit, "note": metric.definition, "data": data, "layout": layout}
+
+
+def _validation_series(validation: Entries, key: str) -> tuple[list[int], list[float], list[list[float]]]:
+    """Steps, values, and how far the intervals reach down and up."""
+    scale, reach = _scale(key), []
+    for entry in validation:
+        low, high = entry.get(f"{key}_interval") or (entry[key], entry[key])
+        reach.append((scale * max(0.0, entry[key] - low), scale * max(0.0, high - entry[key])))
+    below, above = zip(*reach, strict=True)
+    return [entry["step"] for entry in validation], [scale * entry[key] for entry in validation], [[*below], [*above]]
 
 
 def _trace(x: Sequence[float], y: Sequence[float], name: str, **style: Any) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def replay_table(rows: Sequence[Row], *, title: str | None = None) -> Table:
     header, *body = table_rows(rows)
     table = Table(title=title, title_justify="left", header_style="bold")
     for k, name in enumerate(header):
-        table.add_column(Text(name), justify="right" if k else "left", overflow="fold")
+        table.add_column(Text(name), justify="right" if k else "left", overflow="fold", no_wrap=not k)
     for row in body:
         table.add_row(*map(Text, row))
     return table

@@ -1,4 +1,4 @@
-"""A run folder: metrics.jsonl and rollouts.jsonl, one line a step; config.json and summary.json, replaced whole."""
+"""A run folder: metrics.jsonl and rollouts.jsonl, a line a step; validation.jsonl; config.json and summary.json."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 METRICS_FILE = "metrics.jsonl"
 ROLLOUTS_FILE = "rollouts.jsonl"
+VALIDATION_FILE = "validation.jsonl"
 CONFIG_FILE = "config.json"
 SUMMARY_FILE = "summary.json"
 
@@ -94,16 +95,22 @@ class RunLog:
         values = {name: plain(float(value)) for name, value in metrics.items()}
         _append(self.folder / METRICS_FILE, {"step": step, "time": time.time()} | values)
 
+    def on_validation(self, entry: Mapping[str, Any]) -> None:
+        """Append an evaluation in training, `concise_rl.evaluation.validation.entry_of`, to validation.jsonl."""
+        _append(self.folder / VALIDATION_FILE, plain(entry))
+
     def truncate_after(self, step: int) -> None:
-        """Forget all lines of steps after `step`, and a torn last line; 0 empties both files.
+        """Forget all lines of steps after `step`, and a torn last line; 0 leaves no training step.
 
         The cut shortens the file in place: it is atomic, copies nothing and works on a full disk.
 
         Raises:
             DataError: a damaged line that is not the last one.
         """
-        for name in (METRICS_FILE, ROLLOUTS_FILE):
+        for name in (METRICS_FILE, ROLLOUTS_FILE, VALIDATION_FILE):
             path = self.folder / name
+            if not path.exists():
+                continue
             keep = 0
             with path.open("rb") as lines:
                 for number, line in enumerate(lines, start=1):
@@ -135,6 +142,16 @@ def read_metrics(folder: str | Path) -> list[dict[str, float]]:
     """
     path = Path(folder) / METRICS_FILE
     return [{name: math.nan if v is None else v for name, v in line.items()} for _, line in _lines(path)]
+
+
+def read_validation(folder: str | Path) -> list[dict[str, Any]]:
+    """The evaluations of a run while it trained, each an entry of `concise_rl.evaluation.validation`; mostly none.
+
+    Raises:
+        DataError: a damaged line, named.
+    """
+    path = Path(folder) / VALIDATION_FILE
+    return [line for _, line in _lines(path)] if path.exists() else []
 
 
 def read_rollouts(folder: str | Path) -> Iterator[StoredStep]:

@@ -24,10 +24,11 @@ from concise_rl.model.loading import context_of, load_tokenizer
         ("trainer.resume_from_checkpoint=x", "a run goes on with resume=auto"),
         ("trainer.model_init_kwargs={a: 1}", "the model is loaded by model"),
         ("trainer.eval_strategy=steps", "a run evaluates before and after training"),
-        ("trainer.load_best_model_at_end=true", "needs evaluations in training"),
+        ("trainer.load_best_model_at_end=true", "evaluation.every=N keeps the best checkpoint"),
         ("trainer.remove_unused_columns=true", "takes away the references"),
         ("trainer.report_to=tensorbord", "trainer.report_to='tensorbord': choose none or of"),
-        ("trainer.report_to=mlflow", "needs a package: pip install mlflow"),
+        ("trainer.report_to=mlflow", "use tracking=mlflow, which logs evaluations and completions too"),
+        ("trainer.report_to=comet_ml", "needs a package: pip install comet_ml"),
         ("trainer.push_to_hub=true", "needs a token of the hub"),
     ],
 )

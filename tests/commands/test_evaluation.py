@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from concise_rl.assets import TINY
-from concise_rl.commands import config, train
+from concise_rl.commands import config, run_evaluations
 from concise_rl.commands.evaluate import default_folder, planned
 from concise_rl.commands.evaluation import evaluate, settings_of
 from concise_rl.errors import UserError
@@ -68,7 +68,7 @@ def test_every_setting_reaches_the_evaluation(name):
     tokenizer, model = load_tokenizer(composed.model), load_model(composed.model)
     tokenizer.chat_template = TEMPLATE
     prompts = load_test(composed, source, verifier)
-    made = (train.evaluate if name == "train" else evaluate)(composed, model, tokenizer, prompts, verifier)
+    made = (run_evaluations.evaluate if name == "train" else evaluate)(composed, model, tokenizer, prompts, verifier)
     stored = {key: made.settings[key] for key in SETTINGS if key != "verify_deadline_seconds"}
     assert stored == {key: value for key, value in SETTINGS.items() if key in stored}
     assert len(made.rows) == 6
@@ -105,8 +105,8 @@ def test_an_evaluation_asks_for_effort_as_training_does(tmp_path, monkeypatch):
 
 def test_the_two_schemas_are_one():
     schemas = [OmegaConf.to_container(config.compose([], name).evaluation, resolve=True) for name in ("train", "eval")]
-    assert schemas[0].keys() == schemas[1].keys()
-    assert schemas[0] | {"problems": None} == schemas[1]
+    assert schemas[0].keys() == schemas[1].keys() | set(config.VALIDATION_FIELDS)
+    assert {name: schemas[0][name] for name in schemas[1]} | {"problems": None} == schemas[1]
 
 
 def test_model_recipes_carry_their_makers_sampling_and_data_recipes_come_after():

@@ -14,14 +14,16 @@ from concise_rl.reporting.compare.html import comparison_html
 from concise_rl.reporting.compare.load import load_entries
 from concise_rl.reporting.compare.pictures import result_charts, training_charts
 from concise_rl.reporting.compare.results import choose_baseline, results
+from concise_rl.reporting.compare.settings import settings_rows
 from concise_rl.reporting.compare.tables import csv_text, markdown, sentences
+from concise_rl.reporting.compare.verdict import verdict
 
 __all__ = ["Comparison", "compare"]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was written, and the plain sentences: entry, benchmark, change against the baseline."""
+    """What was written; the sentences: entry, benchmark, change against the baseline; and benchmark to verdict."""
 
     page: Path
     markdown: Path
@@ -29,6 +31,7 @@ class Comparison:
     figures: list[Path]
     baseline: str
     sentences: list[tuple[str, str, str]]
+    verdicts: dict[str, str]
 
 
 def compare(paths: Sequence[str | Path], out: str | Path = "compare.html", baseline: str | None = None) -> Comparison:
@@ -63,8 +66,9 @@ def compare(paths: Sequence[str | Path], out: str | Path = "compare.html", basel
         draw(chart, files[chart.stem])
     text, table = page.with_suffix(".md"), page.with_suffix(".csv")
     images = {chart.title: f"{folder.name}/{files[chart.stem].name}" for chart in charts}
-    replace_text(page, comparison_html(entries, found, pictures, training, pack(found), base, files))
-    replace_text(text, markdown(found, base.name, images))
+    verdicts = {benchmark: verdict(rows, base.name) for benchmark, rows in found.items()}
+    replace_text(page, comparison_html(entries, found, pictures, training, pack(found), base, files, verdicts))
+    replace_text(text, markdown(found, base.name, images, verdicts, settings_rows(entries)[0]))
     replace_text(table, csv_text(found))
     said = [(name, benchmark, line) for benchmark, rows in found.items() for name, line in sentences(rows)]
-    return Comparison(page, text, table, list(files.values()), base.name, said)
+    return Comparison(page, text, table, list(files.values()), base.name, said, verdicts)

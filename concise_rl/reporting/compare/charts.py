@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from concise_rl.errors import printable
-from concise_rl.reporting.plots import Figure
+from concise_rl.reporting.plots import FEW_STEPS, Figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#A6761D")
-NEUTRAL = "#8A8A8A"
+INK, NEUTRAL = "#4A4A4A", "#8A8A8A"
 """Of what is no run: a front, a baseline, a bound."""
 
 _SYMBOLS = (("circle", "o"), ("diamond", "D"), ("square", "s"), ("triangle-up", "^"))
@@ -66,7 +66,8 @@ class Boxes:
     rows: Sequence[str]
     percentiles: Sequence[Sequence[float]]
     runs: Sequence[int]
-    style: int | None = None
+    filled: bool = True
+    """Colours tell methods apart, so what tells distributions apart is whether a box is filled."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ class Chart:
     log_y: bool = False
     named_points: bool = False
     """Write each point's name beside it."""
+    whole_x: bool = False
+    """x counts something: no mark between two numbers."""
 
 
 def to_plotly(chart: Chart) -> Figure:
@@ -91,7 +94,7 @@ def to_plotly(chart: Chart) -> Figure:
     for place, series in enumerate(chart.series):
         data += [_plotly_boxes(series)] if isinstance(series, Boxes) else _plotly_series(series, chart, place)
     layout: dict[str, Any] = {
-        "xaxis": _plotly_axis(chart.x_label, chart.log_x),
+        "xaxis": _plotly_axis(chart.x_label, chart.log_x) | _plotly_whole(chart),
         "yaxis": _plotly_axis(chart.y_label, chart.log_y),
         "showlegend": any(isinstance(series, Boxes) for series in chart.series),
         "boxmode": "group",
@@ -116,6 +119,7 @@ def draw(chart: Chart, path: str | Path) -> None:
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as MplFigure
+    from matplotlib.ticker import MaxNLocator
 
     rows = max((len(series.rows) for series in chart.series if isinstance(series, Boxes)), default=0)
     figure = MplFigure(figsize=(8, 5 if not rows else 1.6 + 0.42 * rows), layout="constrained", dpi=150)
@@ -134,6 +138,8 @@ def draw(chart: Chart, path: str | Path) -> None:
     if rows:
         axes.invert_yaxis()
         axes.set_xlim(left=0)
+    if chart.whole_x:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
     handles, names = axes.get_legend_handles_labels()
     legend = dict(zip(names, handles, strict=True))
@@ -173,6 +179,12 @@ def _plotly_axis(label: str, log: bool) -> dict[str, Any]:
     # Left alone, plotly writes a bare 2 for 20.
     marks = [digit * 10.0**power for power in range(-6, 12) for digit in (1, 2, 5)]
     return {"title": title, "type": "log", "tickvals": marks, "ticktext": [f"{mark:.10g}" for mark in marks]}
+
+
+def _plotly_whole(chart: Chart) -> dict[str, Any]:
+    """Marks at each number where there are few; a longer axis has them at whole numbers by itself."""
+    xs = [x for series in chart.series if isinstance(series, Series) for x in series.x]
+    return {"dtick": 1} if chart.whole_x and xs and max(xs) - min(xs) <= FEW_STEPS else {}
 
 
 def _plotly_series(series: Series, chart: Chart, place: int) -> list[dict[str, Any]]:
@@ -222,7 +234,8 @@ def _plotly_boxes(boxes: Boxes) -> dict[str, Any]:
     return {
         "type": "box", "orientation": "h", "name": boxes.name, "y": [_label(row) for row in boxes.rows],
         "lowerfence": low, "q1": first, "median": middle, "q3": third, "upperfence": high,
-        "marker": {"color": colour(boxes.style)}, "line": {"width": 1.5}, "meta": list(boxes.runs),
+        "fillcolor": "rgba(138,138,138,0.55)" if boxes.filled else "rgba(0,0,0,0)", "marker": {"color": NEUTRAL},
+        "line": {"width": 1.5}, "meta": list(boxes.runs),
     }  # fmt: skip
 
 
@@ -273,10 +286,13 @@ def _draw_boxes(axes: Axes, boxes: Boxes, number: int, beside: int) -> None:
     stats = [dict(zip(keys, row, strict=True)) for row in boxes.percentiles]
     width = 0.8 / beside
     places = [row + (number - (beside - 1) / 2) * width for row in range(len(boxes.rows))]
-    ink = colour(boxes.style)
-    pens: dict[str, Any] = {f"{part}props": {"color": ink} for part in ("box", "whisker", "cap", "median")}
-    axes.bxp(stats, positions=places, widths=0.8 * width, orientation="horizontal", showfliers=False, **pens)
-    axes.plot([], [], color=ink, label=boxes.name)
+    pens: dict[str, Any] = {f"{part}props": {"color": INK} for part in ("whisker", "cap", "median")}
+    box = {"facecolor": "#C4C4C4" if boxes.filled else "none", "edgecolor": INK}
+    axes.bxp(
+        stats, positions=places, widths=0.8 * width, orientation="horizontal", showfliers=False, patch_artist=True,
+        boxprops=box, **pens,
+    )  # fmt: skip
+    axes.bar([0], [0], label=boxes.name, facecolor=box["facecolor"], edgecolor=box["edgecolor"])
     axes.set_yticks(range(len(boxes.rows)), [_plain(row) for row in boxes.rows])
 
 

@@ -85,7 +85,7 @@ def _problems(rows: Sequence[EvaluationRow], share: float) -> dict[str, Evaluati
 
 def _problem_columns(rows: Sequence[EvaluationRow], characters: int) -> dict[str, list[Any]]:
     return {
-        "prompt": [printable(shorten(row.prompt, characters)) for row in rows],
+        "prompt": [printable(shorten(row.problem, characters)) for row in rows],
         "reference": [printable(shorten(row.reference, characters)) for row in rows],
         "difficulty": [printable(shorten(str(row.columns.get("difficulty", "")), 40)) for row in rows],
     }

@@ -13,6 +13,7 @@ from concise_rl.reporting.compare.load import Entry
 from concise_rl.reporting.compare.page import SCRIPT, STYLE
 from concise_rl.reporting.compare.pictures import looks
 from concise_rl.reporting.compare.results import Result
+from concise_rl.reporting.compare.settings import settings_rows
 from concise_rl.reporting.compare.tables import FRONT, difficulty_rows, result_rows, sentences
 from concise_rl.reporting.html import packed_plotly, page_html, script_json, table_html, text_html
 
@@ -31,6 +32,7 @@ def comparison_html(
     packed: Packed,
     baseline: Entry,
     drawn: Mapping[str, Path],
+    verdicts: Mapping[str, str],
 ) -> str:
     """The page.
 
@@ -42,6 +44,7 @@ def comparison_html(
         packed: the completions.
         baseline: what the differences are to.
         drawn: stem of a chart to its SVG; those of the fronts stand in until plotly has drawn them.
+        verdicts: benchmark to what it shows.
     """
     fronts = {
         pictures[benchmark][0].stem: b64encode(drawn[pictures[benchmark][0].stem].read_bytes()).decode("ascii")
@@ -51,9 +54,9 @@ def comparison_html(
     place = {id(chart): number for number, chart in enumerate(charts)}
     title = f"Comparison of {len(entries)} models"
     sections = [
-        f"<header><h1>{text_html(title)}</h1>{_chips(entries)}"
+        f"<header><h1>{text_html(title)}</h1>{_verdicts(verdicts)}"
         '<p class="unpackable note">This browser cannot unpack the figures and the completions: use a newer one.</p>'
-        "</header>\n"
+        f"</header>\n{_chips(entries)}{_settings(entries)}"
     ]
     for benchmark, results in found.items():
         front, *others = pictures[benchmark]
@@ -68,6 +71,7 @@ def comparison_html(
         sections.append(f'<section><h2>Completions</h2><p class="note">{text_html(packed.note)}</p></section>\n')
     content = {
         "runs": [printable(entry.name) for entry in entries],
+        "colours": [colour(look.style) for look in looks(entries)],
         "benchmarks": [_default_pair(results, baseline) for results in found.values()],
         "figures": [to_plotly(chart) for chart in charts],
     }
@@ -83,6 +87,19 @@ def _chips(entries: Sequence[Entry]) -> str:
         for run, (entry, look) in enumerate(zip(entries, looks(entries), strict=True))
     )
     return f'<div class="chips" role="group" aria-label="Models shown">{chips}</div>'
+
+
+def _verdicts(verdicts: Mapping[str, str]) -> str:
+    several = len(verdicts) > 1
+    lines = (f"{benchmark}: {said}" if several else said for benchmark, said in verdicts.items())
+    return "".join(f'<p class="headline">{text_html(line)}</p>' for line in lines)
+
+
+def _settings(entries: Sequence[Entry]) -> str:
+    rows, runs = settings_rows(entries)
+    if not rows:
+        return ""
+    return f"<section><h2>Settings that differ</h2>{_table(rows, runs)}</section>\n"
 
 
 def _swatch(style: int | None) -> str:

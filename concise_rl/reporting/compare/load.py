@@ -11,6 +11,7 @@ from typing import Any
 from concise_rl.errors import DataError, UserError
 from concise_rl.evaluation import Evaluation
 from concise_rl.reporting.compare import schema
+from concise_rl.reporting.compare.settings import evaluation_settings, pooled_settings, run_settings
 from concise_rl.reporting.plots import Metrics
 from concise_rl.reporting.run_log import (
     CONFIG_FILE,
@@ -39,6 +40,7 @@ class Entry:
         evaluations: benchmark to its judged completions.
         metrics: lines of metrics.jsonl, empty where there was no training.
         budget_curves: benchmark to what a budget sweep found (`concise_rl.evaluation.measures.curve_summary`).
+        settings: dotted names to values as text, as the run or the evaluation wrote them down.
         pooled: the runs whose completions and training are this entry's, such as a method's seeds; mostly none.
     """
 
@@ -47,6 +49,7 @@ class Entry:
     evaluations: Mapping[str, Evaluation]
     metrics: Metrics = ()
     budget_curves: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
     pooled: Sequence[Entry] = ()
 
 
@@ -116,6 +119,7 @@ def _pooled(name: str, members: Sequence[Entry]) -> Entry:
             for benchmark in first.evaluations
         },
         _mean_metrics([member.metrics for member in members]),
+        settings=pooled_settings([member.settings for member in members]),
         pooled=members,
     )
 
@@ -160,7 +164,8 @@ def _run(path: Path, name: str) -> Entry:
     config = read_config(path) if (path / CONFIG_FILE).exists() else {}
     schema.check(config, schema.CONFIG, path / CONFIG_FILE, "")
     method = config.get("method", {}).get("name", name)
-    return Entry(name, method, {UNNAMED: _evaluation(after)} if after.exists() else {}, metrics)
+    evaluations = {UNNAMED: _evaluation(after)} if after.exists() else {}
+    return Entry(name, method, evaluations, metrics, settings=run_settings(path, config))
 
 
 def _evaluated(path: Path, name: str) -> Entry:
@@ -183,7 +188,8 @@ def _evaluated(path: Path, name: str) -> Entry:
         evaluations[benchmark] = _evaluation(folder / EVALUATION_FILE)
         if summary.get("budget_curve"):
             curves[benchmark] = summary["budget_curve"]
-    return Entry(name, name, evaluations, budget_curves=curves)
+    settings = evaluation_settings(next(iter(evaluations.values())).settings)
+    return Entry(name, name, evaluations, budget_curves=curves, settings=settings)
 
 
 def _metrics(path: Path) -> Metrics:

@@ -6,12 +6,16 @@ from concise_rl.reporting.page import STYLE as REPORT_STYLE
 STYLE = (
     REPORT_STYLE
     + """
-.chips { display: flex; flex-wrap: wrap; gap: 0.35rem; margin: 0.75rem 0; }
+.chips {
+  display: flex; flex-wrap: wrap; gap: 0.35rem; margin: 0.75rem 0; padding: 0.4rem 0; position: sticky; top: 0;
+  z-index: 9; background: var(--page); border-bottom: 1px solid var(--line); max-height: 6.2rem; overflow-y: auto;
+}
 .chips button, .more {
   font: inherit; font-size: 0.85rem; color: var(--ink); background: var(--card); border: 1px solid var(--line);
   border-radius: 999px; padding: 0.2rem 0.7rem; cursor: pointer; max-width: 100%; overflow-wrap: anywhere;
 }
-.chips button[aria-pressed="false"] { opacity: 0.45; text-decoration: line-through; }
+.chips button[aria-pressed="false"] { color: var(--soft); text-decoration: line-through; }
+.chips button[aria-pressed="false"] i { opacity: 0.35; }
 .chips i {
   display: inline-block; width: 0.75rem; height: 0.75rem; margin-right: 0.4rem; border: 3px solid; border-radius: 50%;
 }
@@ -26,9 +30,7 @@ figure .note { margin: 0.2rem 0 0; }
 .sentences { padding: 0; margin: 0.75rem 0; list-style: none; }
 .sentences li { padding: 0.25rem 0 0.25rem 0.75rem; border-left: 3px solid var(--line); margin: 0.35rem 0; }
 .sentences b { overflow-wrap: anywhere; }
-th:first-child {
-  position: sticky; left: 0; background: var(--page); min-width: 11rem; max-width: 16rem; overflow-wrap: anywhere;
-}
+th:first-child { min-width: 11rem; max-width: 16rem; overflow-wrap: anywhere; }
 td .interval { display: block; }
 .gone { display: none; }
 .controls { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 11rem), 1fr)); gap: 0.6rem; }
@@ -49,7 +51,12 @@ mark { background: #ffd54a; color: #1b1f24; }
 .still .figures:not(.one), .still .controls, .still .browser { display: none; }
 .browser { margin-top: 0.75rem; }
 @media (max-width: 720px) { th:first-child { min-width: 7rem; max-width: 8rem; } }
-:focus-visible { outline: 2px solid var(--right); outline-offset: 2px; }
+:focus-visible { outline: 2px solid var(--ink); outline-offset: 2px; }
+@media print {
+  .chips { position: static; max-height: none; }
+  section:has(.browser) { display: none; }
+  th:first-child { min-width: 0; }
+}
 """
 )
 
@@ -208,6 +215,11 @@ const filter = () => {
   shown = 0;
   more();
 };
+// Each run in its own colour; two of one colour are told apart by the page's ink.
+const pairColours = () => {
+  const [a, b] = ["a", "b"].map((side) => page.colours[control(side).value]);
+  return a === b ? [a, getComputedStyle(document.documentElement).getPropertyValue("--ink").trim()] : [a, b];
+};
 const histogram = () => {
   const traces = [];
   [["a", "A"], ["b", "B"]].forEach(([side, name], k) => [true, false].forEach((isRight) => {
@@ -215,7 +227,7 @@ const histogram = () => {
     traces.push({
       type: "histogram", name: `${name} ${isRight ? "right" : "wrong"}`, x: lengths, nbinsx: 50, bingroup: "lengths",
       opacity: isRight ? 0.55 : 0.9,
-      marker: { color: ["#0072B2", "#D55E00"][k], pattern: { shape: isRight ? "" : "/" } },
+      marker: { color: pairColours()[k], pattern: { shape: isRight ? "" : "/" } },
     });
   }));
   const layout = { barmode: "overlay", showlegend: true, xaxis: { title: { text: "tokens of a completion" } },
@@ -271,8 +283,10 @@ const startBrowser = () => {
   document.documentElement.dataset.shownMs = Math.round(performance.now());
   await loadPlotly();
   await watchPlaces();
-  dark.addEventListener("change", redraw);
-  narrow.addEventListener("change", redraw);
+  const onScreen = () => document.documentElement.classList.contains("paper") || redraw();
+  dark.addEventListener("change", onScreen);
+  narrow.addEventListener("change", onScreen);
+  forPaper((onPaper) => (onPaper ? places.filter((one) => one.id !== "lengths-of-two").forEach(drawInto) : redraw()));
   document.documentElement.dataset.readyMs = Math.round(performance.now());
 })();
 """

@@ -142,13 +142,13 @@ def sweep_charts(rows: Sequence[Result], seen_as: Sequence[Look], suffix: str = 
 def lengths_chart(rows: Sequence[Result], suffix: str = "", on: str = "") -> Chart:
     """Where the tokens go: percentiles of length given right, and given wrong."""
     boxes = []
-    for name, right, style in (("right", True, 0), ("wrong", False, 1)):
+    for name, right in (("right", True), ("wrong", False)):
         lengths = {r.entry: [row.length for row in r.evaluation.rows if row.correct == right] for r in rows}
         kept = {entry: values for entry, values in lengths.items() if values}
         shares = [np.percentile(values, PERCENTILES).tolist() for values in kept.values()]
         if kept:
             runs = [result.run for result in rows if result.entry in kept]
-            boxes.append(Boxes(name, list(kept), shares, runs, style))
+            boxes.append(Boxes(name, list(kept), shares, runs, filled=right))
     return Chart(
         f"lengths{suffix}",
         f"Length, given right and given wrong{on}",
@@ -174,7 +174,8 @@ def difficulty_charts(rows: Sequence[Result], seen_as: Sequence[Look], suffix: s
             values = [factor * row.summary["by_difficulty"][level][key] for level in levels]
             series.append(_line(row.entry, numbers, values, seen_as, row.run))
         title = f"{metric.label.capitalize()} by difficulty{on}"
-        charts.append(Chart(f"{key}_difficulty{suffix}", title, "difficulty", _with_unit(key), series))
+        whole = all(number.is_integer() for number in numbers)
+        charts.append(Chart(f"{key}_difficulty{suffix}", title, "difficulty", _with_unit(key), series, whole_x=whole))
     return charts
 
 
@@ -197,7 +198,9 @@ def training_charts(entries: Sequence[Entry]) -> list[Chart]:
         if series:
             note = f"{describe(key).definition}; moving mean over a tenth of the run"
             title = f"{describe(key).label.capitalize()} over training"
-            charts.append(Chart(f"training_{key}", title, "optimizer step", _with_unit(key), series, note=note))
+            charts.append(
+                Chart(f"training_{key}", title, "optimizer step", _with_unit(key), series, note=note, whole_x=True)
+            )
     return charts
 
 

@@ -54,15 +54,25 @@ def sentences(rows: Sequence[Result]) -> list[tuple[str, str]]:
     return [(row.entry, headline(row.difference)) for row in rows if row.difference]
 
 
-def markdown(found: Mapping[str, Sequence[Result]], baseline: str, pictures: Mapping[str, str]) -> str:
+def markdown(
+    found: Mapping[str, Sequence[Result]],
+    baseline: str,
+    pictures: Mapping[str, str],
+    verdicts: Mapping[str, str],
+    settings: Rows,
+) -> str:
     """The comparison for a paper's appendix or an issue.
 
     Args:
         found: benchmark to results.
         baseline: its name.
         pictures: title to file name.
+        verdicts: benchmark to what it shows.
+        settings: those that differ, header first; may be empty.
     """
-    parts = ["# Comparison\n"]
+    parts = ["# Comparison\n", *(f"\n**{_inline(said)}**\n" for said in verdicts.values())]
+    if settings:
+        parts.append(f"\n## Settings that differ\n\n{markdown_table([[_inline(c) for c in row] for row in settings])}")
     for benchmark, rows in found.items():
         problems = rows[0].summary["problems"]
         parts.append(f"\n## {_inline(benchmark)}: {problems} problems\n\n{markdown_table(_escaped(result_rows(rows)))}")

@@ -22,6 +22,8 @@ from concise_rl.reporting.compare.completions import RIGHT, TRUNCATED, UNSCORABL
 from concise_rl.reporting.compare.load import BEFORE, load_entries
 from concise_rl.reporting.compare.pictures import budget_chart, front_chart, looks, result_charts, training_charts
 from concise_rl.reporting.compare.results import choose_baseline, results
+from concise_rl.reporting.compare.settings import settings_rows
+from concise_rl.reporting.compare.verdict import verdict
 from concise_rl.reporting.summary import headline
 
 from .fake import HOSTILE, evaluation, write_evaluation, write_run
@@ -137,6 +139,54 @@ def test_benchmarks_are_tabulated_apart_and_an_unnamed_one_finds_its_own(tmp_pat
     assert found["other"][0].difference is None
     stems = [chart.stem for charts in result_charts(entries, found).values() for chart in charts]
     assert len(stems) == len(set(stems)), "no figure overwrites another"
+
+
+def test_the_settings_that_differ_are_listed_and_no_others(tmp_path) -> None:
+    def run(name: str, method: str, seed: int, **more: object) -> Path:
+        folder = write_run(tmp_path / name, method=method, seed=seed)
+        config = {"method": {"name": method, "shapers": [method]}, "seed": seed, "trainer": {"seed": seed, "beta": 0.0}}
+        config |= {"shaper": {method: {"weight": 0.5}}, "run": {"dir": str(folder)}, "evaluation": {"problems": 60}}
+        (folder / "config.json").write_text(json.dumps(config | more))
+        start = {"versions": {"torch": "2.13"}, "commit": name[0], "hardware": {"processor": "x", "cores": 2}}
+        (folder / "run.json").write_text(json.dumps({"starts": [start]}))
+        return folder
+
+    same = [run("a0", "hapo", 0), run("a1", "hapo", 1)]
+    rows, numbers = settings_rows(load_entries(same))
+    assert rows == [["", "seed"], ["a0", "0"], ["a1", "1"]]
+    assert numbers == [1, 2], "before training has no settings"
+    other = run("b0", "grpo", 0, trainer={"seed": 0, "beta": 0.04})
+    rows, _ = settings_rows(load_entries([f"hapo={same[0]},{same[1]}", other]))
+    assert rows == [
+        ["", "method.name", "seed", "commit", "trainer.beta"],
+        ["hapo", "hapo", "0, 1", "a", "0"],
+        ["b0", "grpo", "0", "b", "0.04"],
+    ], "what the method implies is not a setting that differs"
+    (same[0] / "run.json").write_text("[]")
+    assert settings_rows(load_entries(same))[0][0] == ["", "seed"]
+    assert settings_rows(load_entries([tmp_path / "a0", write_run(tmp_path / "c", method="hapo")]))[0] == []
+
+
+def test_the_sentence_on_top_says_what_the_intervals_show(tmp_path) -> None:
+    shapes = {"base": (0.0, 0.95), "short": (0.6, 0.95), "shorter": (0.62, 0.95), "lossy": (0.8, 0.5)}
+    folders = {
+        name: write_evaluation(tmp_path / name, evaluation(300, saving=saving, accuracy=accuracy, seed=1))
+        for name, (saving, accuracy) in shapes.items()
+    }
+    _, rows = found_in([*folders.values()])
+    said = verdict(rows, "base")
+    assert said.startswith("Against base, shorter saves the most tokens without a shown loss of accuracy: tokens -6")
+    assert said.endswith("; with a loss of accuracy: lossy.")
+    twin = write_evaluation(tmp_path / "twin", evaluation(300, saving=0.62, accuracy=0.95, seed=2))
+    _, rows = found_in([folders["base"], folders["shorter"], twin])
+    assert "not told apart from it in tokens: " in verdict(rows, "base")
+    _, rows = found_in([folders["base"], folders["lossy"]])
+    assert verdict(rows, "base") == (
+        "Against base, no entry is shown to save tokens without a loss of accuracy; with a loss: lossy."
+    )
+    few = [write_evaluation(tmp_path / f"few{k}", evaluation(40, saving=k / 2, seed=k)) for k in range(2)]
+    _, rows = found_in(few)
+    assert re.search(r"a loss of up to \d+ points is not ruled out", verdict(rows, "few0"))
 
 
 def test_that_nobody_is_right_is_shown(tmp_path) -> None:

@@ -18,7 +18,9 @@ from concise_rl.reporting.compare.completions import pack
 from concise_rl.reporting.compare.load import load_entries
 from concise_rl.reporting.compare.pictures import result_charts, training_charts
 from concise_rl.reporting.compare.results import choose_baseline, results
+from concise_rl.reporting.compare.settings import settings_rows
 from concise_rl.reporting.compare.tables import csv_text, markdown
+from concise_rl.reporting.compare.verdict import verdict
 
 from .fake import evaluation, write_evaluation, write_run
 
@@ -38,7 +40,8 @@ def go_through(paths: list[Path]) -> None:
     base = choose_baseline(entries, None)
     found = results(entries, base)
     result_charts(entries, found), training_charts(entries)
-    markdown(found, base.name, {})
+    verdicts = {benchmark: verdict(rows, base.name) for benchmark, rows in found.items()}
+    markdown(found, base.name, {}, verdicts, settings_rows(entries)[0])
     csv_text(found)
     pack(found)
 
