@@ -42,7 +42,11 @@ def differing(overrides: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for override in overrides:
         name, equals, value = override.lstrip("+~").partition("=")
-        silent = name in _NEVER_NAMED or name.startswith(("hydra.", "trainer.save_")) or changes_no_result(name)
+        silent = (
+            name in _NEVER_NAMED
+            or name.startswith(("hydra.", "trainer.save_", "tuning.save_"))
+            or changes_no_result(name)
+        )
         if equals and not silent:
             found[name] = value
     return found

@@ -316,8 +316,10 @@ def quiet_libraries() -> None:
     """Keep warnings of the libraries that tell a user nothing to do, and their bars, out of the progress display."""
     import warnings
 
+    from datasets import disable_progress_bars
     from transformers.utils import logging as transformers_logging
 
+    disable_progress_bars()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

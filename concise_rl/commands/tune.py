@@ -38,6 +38,7 @@ def run(config: DictConfig) -> None:
 
     rows = read_rows(config.rows, config.recipe)
     folder = training.run_folder(config)
+    training.quiet_libraries()
     args = arguments_of(config, folder)
 
     from accelerate import PartialState
@@ -45,7 +46,6 @@ def run(config: DictConfig) -> None:
     from concise_rl.model.loading import check_policy
     from concise_rl.ranks import first_decides
 
-    training.quiet_libraries()
     check_policy(config.model, config.peft)
     PartialState()  # names the ranks
     with StopSignals() as signals, ExitStack() as held:

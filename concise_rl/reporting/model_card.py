@@ -60,22 +60,24 @@ def model_card(
     """The card's text: metadata, then Markdown. Paths of this machine are named by their last part alone."""
     from huggingface_hub import ModelCard, ModelCardData
 
-    method, model, data = config["method"]["name"], config["model"], config["data"]
+    tuned = "method" not in config
+    method, model, data = config["recipe"] if tuned else config["method"]["name"], config["model"], config["data"]
     adapter = config.get("peft") is not None
     metadata = ModelCardData(
         base_model=model["path"] if _on_hub(model["path"]) else None,
         datasets=[data["name"]] if _on_hub(str(data.get("name"))) else None,
         library_name="peft" if adapter else "transformers",
         pipeline_tag="text-generation",
-        tags=["concise-rl", "trl", "grpo", method],
+        tags=["concise-rl", "trl", *([] if tuned else ["grpo"]), method],
         model_name=record["name"],
     )
     parts = [
         f"# {record['name']}\n",
-        f"{_named(model['path'])}, trained by concise_rl with the method `{method}` to answer in fewer tokens.\n",
+        f"{_named(model['path'])}, trained by concise_rl with the {'recipe' if tuned else 'method'} `{method}` to answer "
+        "in fewer tokens.\n",
         *_results(columns, difference, config),
         f"## Training\n\n{_rows({'run': record['title']} | _settings(config, steps))}",
-        f"### Method\n\n```yaml\n{_yaml(_components(config))}```\n",
+        *([] if tuned else [f"### Method\n\n```yaml\n{_yaml(_components(config))}```\n"]),
         *_origin(record),
     ]
     text = printable("\n".join(parts))
@@ -97,11 +99,13 @@ def _results(columns: Mapping[str, Summary], difference: Summary | None, config:
 
 
 def _settings(config: Mapping[str, Any], steps: int) -> dict[str, Any]:
-    trainer = config["trainer"]
+    node = "trainer" if "method" in config else "tuning"
+    trainer = config[node]
     data = {name: _named(value) if name == "path" else value for name, value in config["data"].items()}
     named = {"steps taken": steps, "model": _named(config["model"]["path"])}
     named |= {f"data.{name}": value for name, value in data.items() if value not in (None, "", [], {})}
-    named |= {f"trainer.{name}": trainer[name] for name in _SHOWN if trainer.get(name) is not None}
+    named |= {f"{node}.{name}": trainer[name] for name in _SHOWN if trainer.get(name) is not None}
+    named |= {"rows": _named(config["rows"])} if "rows" in config else {}
     if config.get("peft"):
         named |= {f"peft.{name}": value for name, value in config["peft"].items() if value is not None}
     return named
