@@ -38,7 +38,8 @@ QUIET = (
     "verify_deadline_seconds", "trainer.use_cpu", "trainer.per_device_*", "trainer.gradient_accumulation_steps",
     "trainer.max_tokens_per_microbatch", "trainer.dataloader_*", "trainer.ddp_*", "trainer.logging_*",
     "trainer.report_to", "trainer.disable_tqdm", "trainer.push_to_hub", "trainer.hub_*", "evaluation.*",
-    "tuning.save_*", "tuning.per_device_*", "tuning.gradient_accumulation_steps", "tuning.dataloader_*", "tuning.logging_*",
+    "tuning.save_*", "tuning.per_device_*", "tuning.gradient_accumulation_steps", "tuning.dataloader_*",
+    "tuning.logging_*",
 )  # fmt: skip
 """Settings that change no result, or that another check looks after (the rows of a step, the stored evaluation)."""
 

@@ -73,8 +73,8 @@ def model_card(
     )
     parts = [
         f"# {record['name']}\n",
-        f"{_named(model['path'])}, trained by concise_rl with the {'recipe' if tuned else 'method'} `{method}` to answer "
-        "in fewer tokens.\n",
+        f"{_named(model['path'])}, trained by concise_rl with the {'recipe' if tuned else 'method'} `{method}` "
+        "to answer in fewer tokens.\n",
         *_results(columns, difference, config),
         f"## Training\n\n{_rows({'run': record['title']} | _settings(config, steps))}",
         *([] if tuned else [f"### Method\n\n```yaml\n{_yaml(_components(config))}```\n"]),
