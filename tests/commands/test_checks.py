@@ -45,7 +45,7 @@ def test_a_setting_that_nothing_reads_cannot_be_added():
             config.compose([added], "eval")
     assert config.compose(["+trainer.max_completion_length=7"], "eval").trainer.max_completion_length == 7
     for command, group in (("eval", "data=chain_sum"), ("train", "benchmark=gsm8k")):
-        with pytest.raises(UserError, match="^(data|benchmark) is no setting of this command"):
+        with pytest.raises(UserError, match=r"^(data|benchmark) is no setting of this command"):
             config.compose([group], command)
 
 
