@@ -1,4 +1,4 @@
-"""The pipeline that completions go through, with every verifier, shaper and advantage, and what came of it.
+"""The pipeline that completions go through, with every verifier and component that sees them, and what came of it.
 
 `benchmarks/fuzz.py` fires at it.
 """
@@ -20,11 +20,12 @@ import numpy as np
 from benchmarks.hostile import CLICK, GOLD, NAMES, Hostile
 from benchmarks.leaks import page_faults, terminal
 from concise_rl.assets import TINY
+from concise_rl.batch import RolloutBatch
 from concise_rl.engine.collect import collect
 from concise_rl.evaluation import Evaluation, EvaluationRow
 from concise_rl.evaluation.judge import repetition
 from concise_rl.evaluation.yap import yap_summary
-from concise_rl.methods.contracts import check_value
+from concise_rl.methods.contracts import check_keep, check_kept_tokens, check_value
 from concise_rl.methods.metrics import step_metrics
 from concise_rl.methods.registry import component, components
 from concise_rl.methods.statistics import zero_where_out
@@ -46,10 +47,10 @@ TOKEN_LIMIT = 2048
 
 
 def links(kind: str) -> dict[str, Any]:
-    """Every component of a kind as it is by default, and those with other curves or variants besides."""
-    more = {"shaper": SHAPERS, "advantage": ADVANTAGES}[kind]
-    found = {name: cls() for name, cls in components(kind).items()}
-    return found | {f"{name} {fields}": component(kind, name)(**fields) for name, fields in more}
+    """Every component of a kind by its slot, as it is by default, and those with other curves or variants besides."""
+    more = {"shaper": SHAPERS, "advantage": ADVANTAGES}.get(kind, [])
+    found = {f"{kind}.{name}": cls() for name, cls in components(kind).items()}
+    return found | {f"{kind}.{name} {fields}": component(kind, name)(**fields) for name, fields in more}
 
 
 SHAPERS: list[tuple[str, dict[str, Any]]] = [
@@ -128,12 +129,12 @@ class Range:
         )
         self.verifiers = {name: kind() for name, kind in VERIFIERS.items()}
         self.shapers, self.advantages = links("shaper"), links("advantage")
-        self.needs = frozenset().union(*(c.needs for c in [*self.shapers.values(), *self.advantages.values()]))
+        self.filters, self.cuts, self.curricula = links("filter"), links("cut"), links("curriculum")
+        every = self.shapers | self.advantages | self.filters | self.cuts | self.curricula
+        self.needs = frozenset().union(*(made.needs for made in every.values()))
         # Once a process, ROUGE brings half a scientific library: no text's time.
         verify_many(self.verifiers["json_action"], [(CLICK, GOLD["json_action"][0])])
-        self.states = {
-            name: {key: c.init() for key, c in [*self.shapers.items(), *self.advantages.items()]} for name in VERIFIERS
-        }
+        self.states = {name: {slot: made.init() for slot, made in every.items()} for name in VERIFIERS}
 
     def step(self, number: int, texts: Sequence[str], source: Hostile, log: RunLog) -> list[tuple[str, Verdict, list]]:
         """One batch: tokens, verdicts of every verifier, shaping, credit, and its line in rollouts.jsonl.
@@ -190,7 +191,7 @@ class Range:
         self, name: str, number: int, texts: Sequence[str], tokens: Sequence[list[int]], verdicts: Sequence[Verdict],
         ids: Sequence[str], draw: random.Random,
     ) -> StepRecord:  # fmt: skip
-        """The verdicts as a batch, through every shaper and every advantage."""
+        """The verdicts as a batch, through every shaper and every advantage, and before every other component."""
         noise = np.random.default_rng(draw.randrange(2**32))
         local = [
             LocalRollout(
@@ -220,9 +221,20 @@ class Range:
                 out, states[advantage_name] = advantage(batch, reward, states[advantage_name])
                 credit = zero_where_out(batch, check_value(advantage, batch, out))
                 self.tally.finite(where, [*credit.flatten().tolist(), *out.metrics.values()])
+        self.choose(batch, states)
         metrics = step_metrics(batch, reward, credit)
         self.tally.finite("step_metrics", metrics.values())
         return StepRecord(batch, reward, credit, collected.prompts, collected.completions, metrics, collected.finishes)
+
+    def choose(self, batch: RolloutBatch, states: dict[str, Any]) -> None:
+        """What filters leave out, cuts keep, and curricula remember of the batch."""
+        for slot, judge in self.filters.items():
+            keep, states[slot] = judge(batch, states[slot])
+            check_keep(judge, batch, keep)
+        for cut in self.cuts.values():
+            check_kept_tokens(cut, batch, cut(batch))
+        for slot, curriculum in self.curricula.items():
+            states[slot] = curriculum.observe(batch, states[slot])
 
     def pages(self, folder: Path, judged: Sequence[tuple[str, Verdict, list]], source: Hostile) -> None:
         """Two evaluations of the same problems, stored, read, summarised, compared, reported, and shown."""

@@ -1,13 +1,13 @@
 """Hostile completions through everything that reads a completion: no exception, no hang over the deadline, no NaN.
 
-    python benchmarks/fuzz.py                                         2,000 completions, a minute or two
+    python benchmarks/fuzz.py                                         2,000 completions, some minutes
     python benchmarks/fuzz.py --completions 100000 --markdown out.md  the campaign of docs/results/fuzz.md
 
 Each completion goes through the embedded tokenizer and back, every registered verifier (one at a time, so that each
-has a time of its own), the phase split, every shaper and advantage, rollouts.jsonl, and an evaluation; each few
-thousand through report.html, the comparison's page with its Markdown, CSV and figures, and the terminal's tables. What
-goes wrong is printed with the number that makes it again: everything is drawn from `--seed`. Exits with 1 if anything
-did.
+has a time of its own), the phase split, every shaper, advantage, filter, cut and curriculum, rollouts.jsonl, and an
+evaluation; each few thousand through report.html, the comparison's page with its Markdown, CSV and figures, and the
+terminal's tables. What goes wrong is printed with the number that makes it again: everything is drawn from `--seed`.
+Exits with 1 if anything did.
 """
 
 from __future__ import annotations

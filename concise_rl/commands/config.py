@@ -267,6 +267,8 @@ def explain(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return f"{group}={name} is not known{closest(name, error.options)}"
+    if unknown := re.match(r"Could not override '(\w+)'. No match in the defaults list", one_line(cause)):
+        return f"{unknown[1]} is no setting of this command; concise-rl COMMAND --cfg job shows those that there are"
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         if isinstance(cause, AttributeError | KeyError) and OmegaConf.is_dict(cause.parent_node):
             return f"{cause.full_key} is not known{closest(str(cause.key), cause.parent_node)}"
@@ -282,8 +284,15 @@ user's own edit."""
 
 
 def open_foreign(overrides: Sequence[str]) -> list[str]:
-    """Let those mappings take fields that no recipe mentions."""
-    return ["++" + item if OPEN.match(item) else item for item in overrides]
+    """Let those mappings take fields that no recipe mentions.
+
+    Raises:
+        UserError: an override adds a field elsewhere, which nothing would read.
+    """
+    for item in overrides:
+        if item.startswith("+") and not OPEN.match(item.lstrip("+")) and not item.lstrip("+").startswith("hydra"):
+            raise UserError(f"{item}: + adds a setting that nothing reads; write {item.lstrip('+')}")
+    return ["++" + item.lstrip("+") if OPEN.match(item.lstrip("+")) else item for item in overrides]
 
 
 def to_object(node: DictConfig, path: str) -> Any:

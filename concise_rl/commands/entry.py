@@ -15,14 +15,17 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from concise_rl.commands import config as configuration
-from concise_rl.errors import printable, show_printable_tracebacks
+from concise_rl.errors import UserError, printable, show_printable_tracebacks
 
 
 def through_hydra(task: Callable[[DictConfig], None], config_name: str) -> None:
     """Run a task on what the command line composes; an override that is refused is one line and exit code 2."""
     show_printable_tracebacks()
     configuration.register()
-    sys.argv[1:] = configuration.open_foreign(sys.argv[1:])
+    try:
+        sys.argv[1:] = configuration.open_foreign(sys.argv[1:])
+    except UserError as error:
+        refuse(str(error))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print errors itself, several lines each
     try:
         hydra.main(version_base="1.3", config_path=str(configuration.RECIPES), config_name=config_name)(guarded(task))()

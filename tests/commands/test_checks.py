@@ -40,6 +40,16 @@ def test_fields_that_have_no_meaning_here_are_refused(override, message, monkeyp
     checks.check_trainer_fields(config.trainer_fields(config.compose([])))
 
 
+def test_a_setting_that_nothing_reads_cannot_be_added():
+    for added in ("+data=chain_sum", "++evaluation.nonsense=1", "+shaper.hapo.nonsense=1"):
+        with pytest.raises(UserError, match=r": \+ adds a setting that nothing reads; write "):
+            config.compose([added], "eval")
+    assert config.compose(["+trainer.max_completion_length=7"], "eval").trainer.max_completion_length == 7
+    for command, group in (("eval", "data=chain_sum"), ("train", "benchmark=gsm8k")):
+        with pytest.raises(UserError, match=r"^(data|benchmark) is no setting of this command"):
+            config.compose([group], command)
+
+
 def test_a_verifier_is_chosen_where_the_data_are():
     with pytest.raises(
         UserError, match=r"verifier='number': verifier holds the fields .* choose one with data.verifier"

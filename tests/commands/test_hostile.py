@@ -352,3 +352,32 @@ def test_files_are_written_through_no_link(tmp_path, monkeypatch):
     monkeypatch.undo()
     replace_text(tmp_path / "config.json", "{}")
     assert (tmp_path / "config.json").stat().st_mode & 0o777 == precious.stat().st_mode & 0o777
+
+
+def test_no_script_of_a_data_set_runs(tmp_path):
+    import datasets
+
+    script, mark = tmp_path / "rows.py", tmp_path / "ran"
+    script.write_text(f"open({str(mark)!r}, 'w')\n")
+    with pytest.raises(RuntimeError, match="scripts are no longer supported"):
+        datasets.load_dataset(str(script))
+    assert not mark.exists()
+
+
+def test_a_run_of_the_embedded_model_asks_nobody(tmp_path):
+    """Evaluation, training, saving, report: no name is looked up and no connection made."""
+    code = (
+        "import sys\n"
+        "def hear(event, details):\n"
+        "    if event in ('socket.getaddrinfo', 'socket.gethostbyname', 'socket.connect', 'socket.sendto'):\n"
+        "        raise SystemExit(f'asked: {event} {details}')\n"
+        "sys.addaudithook(hear)\n"
+        "from concise_rl.cli import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    small = ["trainer.max_steps=1", "trainer.per_device_train_batch_size=8", "trainer.max_completion_length=24"]
+    command = [sys.executable, "-c", code, "train", *small, "evaluation.problems=2", f"run.dir={tmp_path / 'run'}"]
+    environment = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"} | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "run" / "summary.json").exists()
