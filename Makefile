@@ -35,6 +35,7 @@ INSTALL_LOCKED := $(INSTALL) --no-deps --require-hashes --build-constraint requi
 INSTALL_HERE := $(INSTALL) --no-deps --no-build-isolation -e .
 
 $(VENV)/.pip: requirements/build.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "the pinned versions need Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) --require-hashes -r requirements/build.txt
 	touch $@
