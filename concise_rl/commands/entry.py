@@ -10,7 +10,9 @@ from collections.abc import Callable
 from typing import NoReturn
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -27,12 +29,16 @@ def through_hydra(task: Callable[[DictConfig], None], config_name: str) -> None:
     except UserError as error:
         refuse(str(error))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print errors itself, several lines each
+    failed: list[str] = []
+    started = guarded(task, failed)
     try:
-        hydra.main(version_base="1.3", config_path=str(configuration.RECIPES), config_name=config_name)(guarded(task))()
+        hydra.main(version_base="1.3", config_path=str(configuration.RECIPES), config_name=config_name)(started)()
     except (HydraException, OmegaConfBaseException) as error:
         if os.environ.get("CONCISE_RL_TRACEBACK"):
             raise
         refuse(configuration.explain(error))
+    if failed:
+        sys.exit(2)
 
 
 def refuse(message: str) -> NoReturn:
@@ -42,8 +48,11 @@ def refuse(message: str) -> NoReturn:
     sys.exit(2)
 
 
-def guarded(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """Show an error that a person can mend as one line and exit with 2; CONCISE_RL_TRACEBACK=1 shows where it arose."""
+def guarded(task: Callable[[DictConfig], None], failed: list[str]) -> Callable[[DictConfig], None]:
+    """Show an error that a person can mend as one line and exit with 2; CONCISE_RL_TRACEBACK=1 shows where it arose.
+
+    In a sweep the other jobs are worth having: the error is added to `failed`, and the next job begins.
+    """
 
     def guarded_task(config: DictConfig) -> None:
         try:
@@ -51,7 +60,11 @@ def guarded(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
         except (ValueError, OSError, ImportError) as error:
             if os.environ.get("CONCISE_RL_TRACEBACK"):
                 raise
-            refuse(configuration.one_line(error))
+            message = configuration.one_line(error)
+            if HydraConfig.get().mode != RunMode.MULTIRUN:
+                refuse(message)
+            failed.append(message)
+            sys.stderr.write(f"error: {printable(message)}\n")
         except RuntimeError as error:
             leave_lost_rank(error)
             leave_lost_worker(error)

@@ -55,7 +55,7 @@ class RunEvaluations:
         """Raises `UserError` where a stored evaluation could not be compared with those to come."""
         from concise_rl.reporting.session import EVALUATIONS
 
-        for name in ("before", "start"):
+        for name in ("before", *(["start"] if self.problems["start"] else [])):
             settings = evaluation_settings(self.config, self.problems[name])
             check_stored_evaluation(self.session.folder / EVALUATIONS[name], settings)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ class ShowSweep(Callback):
         self.total = 0
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        if os.environ.get("RANK", "0") != "0":
+            return  # the first process of a launcher shows it for all
         self.total = number_of_jobs(list(config.hydra.overrides.task))
         _tell(f"sweep of {self.total} jobs in {config.hydra.sweep.dir}")
 
@@ -34,14 +37,14 @@ class ShowSweep(Callback):
         _tell(f"job {len(self.jobs)} of {self.total}: {' '.join(overrides)}  ({folder.name})")
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        if not self.total:
+            return
         from concise_rl.reporting.run_log import SUMMARY_FILE
         from concise_rl.reporting.sweep_table import sweep_table
 
         done = [(folder, overrides) for folder, overrides in self.jobs if (folder / SUMMARY_FILE).exists()]
-        shown = without_common(done)
-        Console(highlight=False).print(
-            sweep_table([(folder, name) for (folder, _), name in zip(done, shown, strict=True)])
-        )
+        named = [(folder, name) for (folder, _), name in zip(self.jobs, without_common(self.jobs), strict=True)]
+        Console(highlight=False).print(sweep_table(named))
         _compare(done, Path(config.hydra.sweep.dir) / "compare.html")
 
 

@@ -11,24 +11,24 @@ from rich.text import Text
 
 from concise_rl.errors import printable
 from concise_rl.reporting.glossary import describe
-from concise_rl.reporting.run_log import read_summary
+from concise_rl.reporting.run_log import SUMMARY_FILE, read_summary
 
 HEADER = ("job", "accuracy", "change", "tokens", "change")
 
 
 def sweep_rows(jobs: Sequence[tuple[Path, str]]) -> list[list[str]]:
-    """A row a job, header first; a job without an evaluation has dashes.
+    """A row a job, header first; a job without an evaluation has dashes, and one that did not finish says so.
 
     Args:
         jobs: folder and name of each.
     """
     rows = [list(HEADER)]
     for folder, name in jobs:
-        summary = read_summary(folder)
+        summary = read_summary(folder) if (folder / SUMMARY_FILE).exists() else {}
         after, change = summary.get("after") or {}, summary.get("difference")
         rows.append([
             name,
-            describe("accuracy").text(after.get("accuracy")),
+            describe("accuracy").text(after.get("accuracy")) if summary else "failed",
             _change(change, "accuracy_points", "points"),
             describe("mean_tokens").text(after.get("mean_tokens")),
             _change(change, "tokens_percent", "%"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,9 +83,28 @@ def test_the_table_at_the_end_of_a_sweep(tmp_path):
     for name, summary in (("a", {"after": AFTER, "difference": DIFFERENCE}), ("b", {"steps": 2})):
         (tmp_path / name).mkdir()
         (tmp_path / name / "summary.json").write_text(json.dumps(summary))
-    rows = sweep_rows([(tmp_path / "a", "method=hapo"), (tmp_path / "b", "method=grpo")])
+    rows = sweep_rows([(tmp_path / "a", "method=hapo"), (tmp_path / "b", "method=grpo"), (tmp_path / "c", "seed=1")])
     assert rows[1] == ["method=hapo", "95.1 %", "-0.4 points [-1.6, +0.8]", "25.8", "-53 % [-55, -51]"]
     assert rows[2] == ["method=grpo", *["–"] * 4]
+    assert rows[3] == ["seed=1", "failed", *["–"] * 3]
+
+
+def test_a_sweep_tells_its_jobs_goes_on_after_a_failure_and_ends_with_a_comparison(tmp_path):
+    # Five completions a group do not divide eight rows: two of the four jobs are refused.
+    command = [sys.executable, "-m", "concise_rl.train", "-m", "method=grpo,hapo", "trainer.num_generations=4,5"]
+    command += ["trainer.per_device_train_batch_size=8", "trainer.max_steps=1", "trainer.max_completion_length=24"]
+    command += ["evaluation.problems=3", "run.progress=false", f"hydra.sweep.dir={tmp_path}"]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    said = ended.stdout
+    assert ended.returncode == 2, said + ended.stderr
+    assert f"sweep of 4 jobs in {tmp_path}" in said
+    assert "job 3 of 4: method=hapo trainer.num_generations=4" in said
+    assert ended.stderr.count("error: ") == 2
+    assert "failed" in said
+    assert f"comparison: {tmp_path / 'compare.html'}" in said
+    assert (tmp_path / "compare.html").exists()
+    (report,) = tmp_path.glob("2-hapo-chain_sum-*num_generations_4-*seed0/report.html")
+    assert report.stat().st_size > 1000
 
 
 def test_a_run_writes_down_each_start_and_no_secret(tmp_path, monkeypatch):

@@ -68,7 +68,7 @@ class Trackio:
         # It prints a banner of several lines into the progress display.
         with contextlib.redirect_stdout(io.StringIO()):
             self.run = trackio.init(
-                run.project, run.name, run.group, config=config, resume="allow", embed=False,
+                run.project, run.name, run.group, config=config, resume="allow" if run.step else "never", embed=False,
                 auto_log_gpu=False, auto_log_cpu=False,
             )  # fmt: skip
 
