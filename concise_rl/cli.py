@@ -199,6 +199,20 @@ Every other key is an override of `concise-rl train`: model=, method=, peft=lora
 """
 
 
+def diagnose(arguments: Sequence[str]) -> None:
+    """What is wrong with a run, if anything, and why: length that collapses, nothing that changes, denominators."""
+    parser = argparse.ArgumentParser(prog="concise-rl diagnose", description=diagnose.__doc__)
+    parser.add_argument("run", type=Path, help="a run folder; its rollouts.jsonl tells the causes")
+    options = parser.parse_args(arguments)
+
+    from concise_rl.reporting.diagnose import Evidence
+    from concise_rl.reporting.diagnose import diagnose as findings_of
+    from concise_rl.reporting.diagnose.show import show_diagnosis
+
+    evidence = Evidence.read(options.run)
+    show_diagnosis(evidence, findings_of(evidence))
+
+
 def plan(arguments: Sequence[str]) -> None:
     if {"-h", "--help"} & set(arguments):
         print(PLAN, end="")
@@ -264,6 +278,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "methods": methods,
     "compare": compare,
     "fit": fit,
+    "diagnose": diagnose,
     "plan": plan,
     "predict": predict,
     "warmup": warmup,
