@@ -9,6 +9,7 @@ from typing import Any
 from concise_rl.batch import COLUMN_PREFIX, PART_PREFIX
 from concise_rl.data import Prompt, render
 from concise_rl.errors import DataError, UserError
+from concise_rl.methods.recipes import entries_of, method_names, read_recipe
 
 _TRACKERS = {
     "wandb": "wandb",
@@ -86,6 +87,44 @@ def check_generation(args: Any, prompts: Sequence[Prompt]) -> None:
             "be taken: give more prompts, or lower trainer.per_device_train_batch_size or "
             "trainer.gradient_accumulation_steps, or raise trainer.num_generations"
         )
+
+
+LOSS = ("loss_type", "epsilon", "epsilon_high", "beta", "importance_sampling_level")
+"""What a recipe says of the loss, for components that are put into another recipe."""
+
+
+def losses_of_guests(chosen: str, node: Mapping[str, Any], trainer: Mapping[str, Any]) -> list[str]:
+    """For each component that the chosen recipe does not have itself, whose loss applies, where the two differ.
+
+    Args:
+        chosen: the recipe's name.
+        node: the composed `method` node.
+        trainer: the composed trainer.
+    """
+    if chosen not in method_names():
+        return []  # a recipe of one's own says all itself
+    own, told = list(entries_of(read_recipe(chosen)["method"])), []
+    for kind, entry in entries_of(node):
+        home = None if (kind, entry) in own or not isinstance(entry, str) else _home_of(kind, entry)
+        if home is None:
+            continue
+        theirs = read_recipe(home).get("trainer") or {}
+        other = {name: theirs[name] for name in LOSS if name in theirs and theirs[name] != trainer.get(name)}
+        if other:
+            applies = " ".join(f"{name}={trainer[name]}" for name in LOSS if trainer.get(name) is not None)
+            wanted = " ".join(f"trainer.{name}={value}" for name, value in other.items())
+            told.append(f"{entry} comes from {home}, but the loss is {chosen}'s ({applies}); {home} has {wanted}")
+    return told
+
+
+def _home_of(kind: str, entry: str) -> str | None:
+    """The recipe that a component belongs to: the one of its name, else the one that holds the least besides."""
+    holding = {}
+    for name in method_names():
+        entries = list(entries_of(read_recipe(name)["method"]))
+        if (kind, entry) in entries:
+            holding[name] = len(entries)
+    return entry if entry in holding else min(holding, key=lambda name: holding[name], default=None)
 
 
 def check_columns(needs: frozenset[str], prompts: Sequence[Prompt]) -> None:

@@ -215,7 +215,9 @@ def load_class(path: str) -> type:
     try:
         if source.endswith(".py"):
             if not Path(source).is_file():
-                raise UserError(f"{path}: there is no file {source}")
+                beside = [each.name for each in Path(source).parent.glob("*.py")]
+                hint = closest(Path(source).name, beside) if beside else ""
+                raise UserError(f"{path}: there is no file {source}{hint}")
             spec = importlib.util.spec_from_file_location(Path(source).stem, source)
             assert spec is not None
             assert spec.loader is not None
@@ -224,8 +226,13 @@ def load_class(path: str) -> type:
             spec.loader.exec_module(module)
         else:
             module = importlib.import_module(source)
+        if not hasattr(module, name):
+            own = [
+                n for n, each in vars(module).items() if isinstance(each, type) and each.__module__ == module.__name__
+            ]
+            raise UserError(f"{path}: {source} has no class {name}{closest(name, own or ['(none)'])}")
         return getattr(module, name)
-    except (ImportError, AttributeError, SyntaxError) as error:
+    except (ImportError, SyntaxError) as error:
         raise UserError(f"{path}: cannot be imported: {' '.join(str(error).split())}") from error
 
 

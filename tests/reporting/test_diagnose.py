@@ -40,7 +40,8 @@ def maker():
 def test_each_run_is_told_what_it_is(tmp_path, name, capsys):
     torch.set_num_threads(1)
     level, title, cause = TOLD[name]
-    evidence = Evidence.read(maker().make(name, tmp_path, steps=14 if name == "pays_brevity" else 8, rows=32))
+    size = {"steps": 12, "rows": 64} if name == "pays_brevity" else {"steps": 8, "rows": 32}
+    evidence = Evidence.read(maker().make(name, tmp_path, **size))
     findings = diagnose(evidence)
     main = findings[0] if level is Level.ill else findings[-1]
     assert (main.level, main.name) == (level, title), findings
