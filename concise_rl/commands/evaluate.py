@@ -19,11 +19,13 @@ from concise_rl.commands.run_folder import check_not_trained_on
 from concise_rl.commands.train import quiet_libraries
 from concise_rl.data import DataSource, Prompt
 from concise_rl.errors import UserError, printable
+from concise_rl.methods.edits.effort import Level
 from concise_rl.verifiers import Verifier
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from concise_rl.evaluation import Evaluation
     from concise_rl.evaluation.backends import Backend
 
 
@@ -165,6 +167,7 @@ def evaluate_task(
 ) -> dict[str, Any]:
     """One benchmark: its completions into `folder/evaluation.jsonl`, its summary into `summary.json` and returned."""
     from concise_rl.evaluation import Mode, budget_sweep
+    from concise_rl.evaluation.efforts import effort_levels, effort_sweep
     from concise_rl.evaluation.yap import yap_summary
     from concise_rl.files import replace_text
     from concise_rl.reporting.evaluations import counting, sampling_line
@@ -172,6 +175,7 @@ def evaluate_task(
 
     config, sweep = task.config, task.config.sweep
     make_folder(folder)
+    mode = Mode(**configuration.to_object(config.mode, "mode"))
     with counting(task.name, console) as on_progress:
         result = evaluate(
             config,
@@ -179,7 +183,7 @@ def evaluate_task(
             tokenizer,
             prompts,
             task.verifier,
-            mode=Mode(**configuration.to_object(config.mode, "mode")),
+            mode=mode,
             store=folder / "evaluation.jsonl",
             keep_token_ids=bool(sweep.budgets),
             on_progress=on_progress,
@@ -199,6 +203,18 @@ def evaluate_task(
                 on_progress=on_progress,
             )
         summary["budget_curve"] = curve.summary()
+    if sweep.efforts:
+
+        def at_level(level: Level, edited: Sequence[Prompt]) -> Evaluation:
+            if level is Level.high:
+                return result  # whose prompts these are
+            with counting(f"{task.name}, {level.value} effort", console) as on_progress:
+                store = folder / f"effort-{level.value}.jsonl"
+                return evaluate(
+                    config, backend, tokenizer, edited, task.verifier, mode=mode, store=store, on_progress=on_progress
+                )
+
+        summary["effort_curve"] = effort_sweep(effort_levels(list(sweep.efforts)), prompts, at_level)
     if getattr(task.source, "brevity", False):
         summary["yap"] = yap_summary(result.rows, config.model.think_end)
     replace_text(folder / "summary.json", to_json(summary))

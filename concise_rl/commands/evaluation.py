@@ -100,6 +100,8 @@ def check_eval(config: DictConfig, overrides: Sequence[str]) -> None:
     Raises:
         UserError: a field of training, no limit of tokens that is the model's, or a budget above the limit.
     """
+    from concise_rl.evaluation.efforts import effort_levels
+
     named = [item.lstrip("+~").partition("=")[0] for item in overrides]
     for name in named:
         field = name.removeprefix("trainer.").partition(".")[0]
@@ -114,6 +116,7 @@ def check_eval(config: DictConfig, overrides: Sequence[str]) -> None:
             f"evaluation.max_new_tokens is not set: the limit of model={config.model.name} is not that of {model}; "
             "give evaluation.max_new_tokens=N, or the recipe of your model, such as model=qwen3_0.6b"
         )
+    effort_levels(list(config.sweep.efforts))
     limit = settings_of(config)["max_new_tokens"]
     budgets = {"sweep.budgets": list(config.sweep.budgets), "mode.budget": [config.mode.budget or 0]}
     for name, values in budgets.items():

@@ -39,6 +39,7 @@ class Entry:
         evaluations: benchmark to its judged completions.
         metrics: lines of metrics.jsonl, empty where there was no training.
         budget_curves: benchmark to what a budget sweep found (`concise_rl.evaluation.measures.curve_summary`).
+        effort_curves: benchmark to what a sweep over levels of effort found (`concise_rl.evaluation.efforts`).
         pooled: the runs whose completions and training are this entry's, such as a method's seeds; mostly none.
     """
 
@@ -47,6 +48,7 @@ class Entry:
     evaluations: Mapping[str, Evaluation]
     metrics: Metrics = ()
     budget_curves: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    effort_curves: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pooled: Sequence[Entry] = ()
 
 
@@ -175,7 +177,7 @@ def _evaluated(path: Path, name: str) -> Entry:
             f"{path} is no run and no evaluation: neither {METRICS_FILE} nor {EVALUATION_FILE} is in it; "
             "name the folder that `concise-rl train` or `concise-rl eval` wrote"
         )
-    evaluations, curves = {}, {}
+    evaluations, curves, efforts = {}, {}, {}
     for folder in folders:
         summary = read_summary(folder) if (folder / SUMMARY_FILE).exists() else {}
         schema.check(summary, schema.SUMMARY, folder / SUMMARY_FILE, "")
@@ -183,7 +185,9 @@ def _evaluated(path: Path, name: str) -> Entry:
         evaluations[benchmark] = _evaluation(folder / EVALUATION_FILE)
         if summary.get("budget_curve"):
             curves[benchmark] = summary["budget_curve"]
-    return Entry(name, name, evaluations, budget_curves=curves)
+        if summary.get("effort_curve"):
+            efforts[benchmark] = summary["effort_curve"]
+    return Entry(name, name, evaluations, budget_curves=curves, effort_curves=efforts)
 
 
 def _metrics(path: Path) -> Metrics:
