@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from concise_rl.methods.contracts import Advantage, Curriculum, Cut, Edit, Filter, Out, Sampler, Shaper
     from concise_rl.methods.history import History
     from concise_rl.methods.method import Method, Result
+    from concise_rl.methods.recipes import as_method
+    from concise_rl.rewards import as_reward
     from concise_rl.verifiers import Verdict
 
 _HOME = {
@@ -31,7 +33,8 @@ _HOME = {
     "concise_rl.methods.contracts": ("Advantage", "Curriculum", "Cut", "Edit", "Filter", "Out", "Sampler", "Shaper"),
     "concise_rl.methods.history": ("History",),
     "concise_rl.methods.method": ("Method", "Result"),
-    "concise_rl.methods.recipes": ("load_method", "method_names"),
+    "concise_rl.methods.recipes": ("as_method", "load_method", "method_names"),
+    "concise_rl.rewards": ("as_reward",),
     "concise_rl.verifiers": ("Verdict",),
 }
 
@@ -55,6 +58,8 @@ __all__ = [
     "UserError",
     "Verdict",
     "__version__",
+    "as_method",
+    "as_reward",
     "check_references",
     "content_key",
     "evaluate",

@@ -13,34 +13,50 @@ from concise_rl.errors import printable, show_printable_tracebacks
 HELP = """\
 concise-rl: train reasoning models to think no longer than they need
 
-usage: concise-rl COMMAND [OPTIONS]
+usage: concise-rl COMMAND [OPTIONS]        concise-rl COMMAND --help says more
 
-commands
-  train     train a model; Hydra overrides choose method, model, data   concise-rl train method=hapo seed=1
-  eval      how well a checkpoint answers, and at how many tokens       concise-rl eval model.path=runs/demo/model
-  sample    judged completions of training problems, to select from     concise-rl sample evaluation.samples=8
-  select    rows for tuning from samples, without RL                    concise-rl select tops samples --out rows.jsonl
-  tune      SFT, DPO, SimPO or weights on selected rows                 concise-rl tune recipe=dpo rows=rows.jsonl
-  merge     two models averaged, at one share or along a sweep          concise-rl merge A B --sweep 0,0.5,1 --out M
-  replay    what other methods make of a run's stored rollouts          concise-rl replay runs/demo hapo kimi
-  methods   the methods that are built in                               concise-rl methods
-  compare   runs and evaluations in one page, Markdown, CSV and figures concise-rl compare runs/grpo runs/hapo
-  fit       a run's curve: ceiling, speed, and what its half foretold   concise-rl fit runs/demo
-  plan      memory, time and cost of a run before it runs (estimate)    concise-rl plan model=qwen3_1.7b hardware=h100x8
-  predict   where a method settles on a test bed, without a model       concise-rl predict method=kimi data=which_sum
-  warmup    make the reasoner of an embedded task                       concise-rl warmup task=which_sum --out DIR
+run
+  train       train a model            concise-rl train method=hapo seed=1
+  eval        accuracy and tokens      concise-rl eval model.path=runs/a/model
+  plan        memory, time and cost    concise-rl plan model=qwen3_1.7b \\
+              of a run, beforehand         hardware=h100x8
+  warmup      make the reasoner of     concise-rl warmup task=which_sum --out D
+              an embedded task
 
-train and eval take Hydra overrides:
-  method=pear model=tiny data=chain_sum run=cpu peft=lora tracking=wandb      choose recipes (train)
-  model=tiny benchmark=gsm8k mode=forced mode.budget=512 backend=http         choose recipes (eval)
-  benchmark.path=test.jsonl  benchmarks='[math500,aime24]'                    a local copy; several benchmarks (eval)
-  shaper.hapo.weight=0.5  advantage.canon.mu=0.3  trainer.learning_rate=1e-5  set fields (trainer.* is trl.GRPOConfig)
-  method.shapers='[hapo,overlong]'  method.shapers='[my_shapers.py:Budget]'   compose shapers, or use your own
-  -m method=grpo,hapo seed=0,1,2                                              a sweep
-  --cfg job                                                                   show the configuration, run nothing
+without reinforcement learning
+  sample      judged completions       concise-rl sample data=chain_sum
+  select      rows or pairs of them    concise-rl select long2short samples \\
+                                           --out rows.jsonl
+  tune        SFT, DPO, SimPO,         concise-rl tune rows=rows.jsonl
+              O1-Pruner's weights
+  merge       two models averaged      concise-rl merge A B --out M
 
-`accelerate launch -m concise_rl.train ...` is `concise-rl train ...` on several processes.
-CONCISE_RL_TRACEBACK=1 shows where an error arose.
+look
+  diagnose    what is wrong with a     concise-rl diagnose runs/demo
+              run, and why
+  compare     runs and evaluations     concise-rl compare runs/grpo runs/hapo
+              on one page
+  replay      other methods on a       concise-rl replay runs/demo hapo kimi
+              run's stored rollouts
+  fit         a run's curve, and       concise-rl fit runs/demo
+              what its half foretold
+  predict     where a method settles   concise-rl predict method=kimi \\
+              on a test bed                data=which_sum
+
+know
+  methods     the built-in methods     concise-rl methods hapo
+  components  what they are made of    concise-rl components shaper
+  init        a method of your own     concise-rl init my_method
+  completion  for your shell           concise-rl completion bash
+
+train and eval take KEY=VALUE, and -m for a sweep:
+  method=pear model=tiny data=chain_sum run=cpu peft=lora    choose recipes
+  shaper.hapo.weight=0.5 trainer.learning_rate=1e-5          set fields
+  method.shapers='[hapo,my_shapers.py:Budget]'               compose; your own
+  -m method=grpo,hapo seed=0,1,2                             a sweep
+
+`accelerate launch -m concise_rl.train ...` is `concise-rl train ...` on several
+processes. CONCISE_RL_TRACEBACK=1 shows where an error arose.
 """
 
 
@@ -206,6 +222,52 @@ def methods(arguments: Sequence[str]) -> None:
     print(methods_markdown(entries, results), end="")
 
 
+def components(arguments: Sequence[str]) -> None:
+    """What recipes are made of: shapers, advantages, filters, curricula, samplers, cuts, edits, verifiers; fields."""
+    parser = argparse.ArgumentParser(prog="concise-rl components", description=components.__doc__)
+    parser.add_argument("name", nargs="?", help="a kind (shaper, edit, ...), or a component to show in full")
+    options = parser.parse_args(arguments)
+
+    from concise_rl.reporting.components_table import show_components
+
+    show_components(options.name)
+
+
+def init(arguments: Sequence[str]) -> None:
+    """Write a method of your own: a plug-in, its test and its recipe, which work at once."""
+    parser = argparse.ArgumentParser(prog="concise-rl init", description=init.__doc__)
+    parser.add_argument("path", type=Path, help="a folder to make; its name is the method's")
+    options = parser.parse_args(arguments)
+
+    from concise_rl.commands.scaffold import write_plug_in
+
+    for file in write_plug_in(options.path):
+        print(f"written: {file}")
+    name = options.path.name
+    print(f"test it:  pytest {options.path}")
+    print(f"train it: concise-rl train --config-dir {options.path}/recipes method={name}")
+
+
+def completion(arguments: Sequence[str]) -> None:
+    """Print a script that completes commands, recipes and fields: bash, zsh or fish."""
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(COMPLETION, end="")
+        return
+
+    from concise_rl.commands.completion import main as complete
+
+    print(complete(arguments, COMMANDS), end="")
+
+
+COMPLETION = """\
+concise-rl completion: complete commands, recipes and fields in your shell
+
+  bash   add to ~/.bashrc:                   eval "$(concise-rl completion bash)"
+  zsh    add to ~/.zshrc, after compinit:    eval "$(concise-rl completion zsh)"
+  fish   add to ~/.config/fish/config.fish:  concise-rl completion fish | source
+"""
+
+
 def compare(arguments: Sequence[str]) -> None:
     """Runs and evaluations against each other: one page that needs no network, with Markdown, CSV and SVG beside it."""
     parser = argparse.ArgumentParser(prog="concise-rl compare", description=compare.__doc__)
@@ -263,6 +325,20 @@ usage: concise-rl plan [KEY=VALUE ...]
 
 Every other key is an override of `concise-rl train`: model=, method=, peft=lora, trainer.max_completion_length=8192.
 """
+
+
+def diagnose(arguments: Sequence[str]) -> None:
+    """What is wrong with a run, if anything, and why: length that collapses, nothing that changes, denominators."""
+    parser = argparse.ArgumentParser(prog="concise-rl diagnose", description=diagnose.__doc__)
+    parser.add_argument("run", type=Path, help="a run folder; its rollouts.jsonl tells the causes")
+    options = parser.parse_args(arguments)
+
+    from concise_rl.reporting.diagnose import Evidence
+    from concise_rl.reporting.diagnose import diagnose as findings_of
+    from concise_rl.reporting.diagnose.show import show_diagnosis
+
+    evidence = Evidence.read(options.run)
+    show_diagnosis(evidence, findings_of(evidence))
 
 
 def plan(arguments: Sequence[str]) -> None:
@@ -332,11 +408,15 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "merge": merge,
     "replay": replay,
     "methods": methods,
+    "components": components,
+    "init": init,
     "compare": compare,
     "fit": fit,
+    "diagnose": diagnose,
     "plan": plan,
     "predict": predict,
     "warmup": warmup,
+    "completion": completion,
 }
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from concise_rl.data import Prompt, render
 from concise_rl.data.templates import apply_template, token_ids
 from concise_rl.errors import DataError, UserError
 from concise_rl.methods.method import Method
+from concise_rl.methods.recipes import entries_of, method_names, read_recipe
 from concise_rl.reporting.tracking import BACKENDS
 from concise_rl.rollouts import TokenVocabulary, single_token
 
@@ -103,6 +104,44 @@ def check_tokens(method: Method, args: Any, tokenizer: Any, think_end: str) -> N
     vocabulary.check(method.needs)
     if method.sampler:
         method.sampler.check(vocabulary, group_size=args.num_generations, limit=args.max_completion_length)
+
+
+LOSS = ("loss_type", "epsilon", "epsilon_high", "beta", "importance_sampling_level")
+"""What a recipe says of the loss, for components that are put into another recipe."""
+
+
+def losses_of_guests(chosen: str, node: Mapping[str, Any], trainer: Mapping[str, Any]) -> list[str]:
+    """For each component that the chosen recipe does not have itself, whose loss applies, where the two differ.
+
+    Args:
+        chosen: the recipe's name.
+        node: the composed `method` node.
+        trainer: the composed trainer.
+    """
+    if chosen not in method_names():
+        return []  # a recipe of one's own says all itself
+    own, told = list(entries_of(read_recipe(chosen)["method"])), []
+    for kind, entry in entries_of(node):
+        home = None if (kind, entry) in own or not isinstance(entry, str) else _home_of(kind, entry)
+        if home is None:
+            continue
+        theirs = read_recipe(home).get("trainer") or {}
+        other = {name: theirs[name] for name in LOSS if name in theirs and theirs[name] != trainer.get(name)}
+        if other:
+            applies = " ".join(f"{name}={trainer[name]}" for name in LOSS if trainer.get(name) is not None)
+            wanted = " ".join(f"trainer.{name}={value}" for name, value in other.items())
+            told.append(f"{entry} comes from {home}, but the loss is {chosen}'s ({applies}); {home} has {wanted}")
+    return told
+
+
+def _home_of(kind: str, entry: str) -> str | None:
+    """The recipe that a component belongs to: the one of its name, else the one that holds the least besides."""
+    holding = {}
+    for name in method_names():
+        entries = list(entries_of(read_recipe(name)["method"]))
+        if (kind, entry) in entries:
+            holding[name] = len(entries)
+    return entry if entry in holding else min(holding, key=lambda name: holding[name], default=None)
 
 
 def check_columns(needs: frozenset[str], prompts: Sequence[Prompt]) -> None:

@@ -23,6 +23,11 @@ from concise_rl.errors import UserError, printable, show_printable_tracebacks
 def through_hydra(task: Callable[[DictConfig], None], config_name: str) -> None:
     """Run a task on what the command line composes; an override that is refused is one line and exit code 2."""
     show_printable_tracebacks()
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        from concise_rl.commands.help import help_text
+
+        sys.stdout.write(help_text(config_name))
+        return
     configuration.register()
     try:
         sys.argv[1:] = configuration.open_foreign(sys.argv[1:])

@@ -19,11 +19,13 @@ from concise_rl.commands.run_folder import check_not_trained_on
 from concise_rl.commands.train import quiet_libraries
 from concise_rl.data import DataSource, Prompt
 from concise_rl.errors import UserError, printable
+from concise_rl.methods.edits.effort import Level, PromptEffort
 from concise_rl.verifiers import Verifier
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from concise_rl.evaluation import Evaluation
     from concise_rl.evaluation.backends import Backend
     from concise_rl.methods.contracts import Edit
 
@@ -175,6 +177,7 @@ def evaluate_task(
 ) -> dict[str, Any]:
     """One benchmark: its completions into `folder/evaluation.jsonl`, its summary into `summary.json` and returned."""
     from concise_rl.evaluation import budget_sweep
+    from concise_rl.evaluation.efforts import effort_levels, effort_sweep
     from concise_rl.evaluation.yap import yap_summary
     from concise_rl.files import replace_text
     from concise_rl.reporting.evaluations import counting, sampling_line
@@ -210,6 +213,18 @@ def evaluate_task(
                 on_progress=on_progress,
             )
         summary["budget_curve"] = curve.summary()
+    if sweep.efforts:
+
+        def at_level(edit: PromptEffort) -> Evaluation:
+            if edit.level is Level.high and config.edit.name is None:
+                return result  # whose prompts these are
+            with counting(f"{task.name}, {edit.level.value} effort", console) as on_progress:
+                return evaluate(
+                    config, backend, tokenizer, prompts, task.verifier, edit=edit, mode=configuration.mode_of(config),
+                    store=folder / f"effort-{edit.level.value}.jsonl", on_progress=on_progress,
+                )  # fmt: skip
+
+        summary["effort_curve"] = effort_sweep(effort_levels(list(sweep.efforts)), at_level)
     if getattr(task.source, "brevity", False):
         summary["yap"] = yap_summary(result.rows, config.model.think_end)
     replace_text(folder / "summary.json", to_json(summary))

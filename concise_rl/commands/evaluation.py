@@ -104,6 +104,8 @@ def check_eval(config: DictConfig, overrides: Sequence[str]) -> None:
         UserError: a field of training, no limit of tokens that is the model's, a budget above the limit, or an edit
             that cannot be built.
     """
+    from concise_rl.evaluation.efforts import effort_levels
+
     named = [item.lstrip("+~").partition("=")[0] for item in overrides]
     for name in named:
         field = name.removeprefix("trainer.").partition(".")[0]
@@ -119,6 +121,7 @@ def check_eval(config: DictConfig, overrides: Sequence[str]) -> None:
             "give evaluation.max_new_tokens=N, or the recipe of your model, such as model=qwen3_0.6b"
         )
     configuration.edits_of(config) if "edits" in config else configuration.edit_of(config)
+    effort_levels(list(config.get("sweep", {}).get("efforts", [])))
     limit = settings_of(config)["max_new_tokens"]
     budgets = {
         "sweep.budgets": list(config.get("sweep", {}).get("budgets", [])),

@@ -112,6 +112,10 @@ def run_locked(config: DictConfig, args: Any, folder: Path, method: Method, sign
     )
     for sentence in unreached(config, method):
         session.warn(sentence)
+    chosen = HydraConfig.get().runtime.choices["method"]
+    node, fields = configuration.plain(config.method), configuration.plain(config.trainer)
+    for sentence in checks.losses_of_guests(chosen, node, fields):
+        session.progress.message(sentence)
     try:
         train_and_evaluate(config, args, session, begin(config, folder, session), method, signals)
     finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from concise_rl.batch import COLUMN_PREFIX, PART_PREFIX, PHASE_FIELDS, RolloutBatch
-from concise_rl.methods.repetition import repetition_fraction
+from concise_rl.methods.contracts import Component
+from concise_rl.methods.repetition import REPETITION, repetition_fraction
 from concise_rl.methods.texts import (
     THINK_END,
     count_reflections,
@@ -84,6 +85,12 @@ def collect(
         [row.completion for row in rows],
         [row.finished(vocabulary).value for row in rows],
     )
+
+
+def repetition_ngram_of(components: Iterable[Component]) -> int:
+    """The longest n-gram whose repetition one of these components asks for; 0 where none does."""
+    asking = [c for c in components if PART_PREFIX + REPETITION in c.needs]
+    return max((int(getattr(c, "repetition_ngram", 0)) for c in asking), default=0)
 
 
 def parts_of(

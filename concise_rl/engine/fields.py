@@ -7,6 +7,8 @@ all of `GRPOConfig`, so that a field that TRL adds must find its place; `docs/tr
 from __future__ import annotations
 
 import dataclasses
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -37,6 +39,16 @@ class LeanConfig(GRPOConfig):
     }
 
     def __post_init__(self) -> None:
+        self.check()  # what TRL would refuse for another reason
+        super().__post_init__()
+        self.check()  # what TRL derived
+
+    def check(self) -> None:
+        """Refuse fields that have no effect here, or contradict one another.
+
+        Raises:
+            UserError: the first such field, with the remedy.
+        """
         if self.max_tokens_per_microbatch < 1:
             raise UserError(f"trainer.max_tokens_per_microbatch={self.max_tokens_per_microbatch}: must be positive")
         for name, remedy in self.refused.items():
@@ -53,8 +65,7 @@ class LeanConfig(GRPOConfig):
                 f"trainer.num_train_epochs={self.num_train_epochs} has no effect beside max_steps={self.max_steps}: "
                 "leave it out, or set trainer.max_steps=-1"
             )
-        super().__post_init__()
-        if self.steps_per_generation % self.gradient_accumulation_steps:
+        if self.steps_per_generation and self.steps_per_generation % self.gradient_accumulation_steps:
             raise UserError(
                 f"trainer.steps_per_generation={self.steps_per_generation} is no multiple of "
                 f"gradient_accumulation_steps={self.gradient_accumulation_steps}: an optimizer step would span "
@@ -76,6 +87,33 @@ class ConciseConfig(LeanConfig):
         "resume_from_checkpoint": "it has no effect; say resume=auto, or resume=FOLDER",
         "load_best_model_at_end": "checkpoints are kept by age, so the best may be gone; name one with model.path",
     }
+
+    @classmethod
+    def of(cls, args: GRPOConfig | None, recipe: Mapping[str, Any]) -> ConciseConfig:
+        """A plain `GRPOConfig` as one of these, with what a recipe says of loss and sampling.
+
+        A field of the recipe holds where `args` has TRL's default; where `args` says another thing, that stands, and
+        a warning says so.
+
+        Raises:
+            UserError: as when it is made by itself.
+        """
+        args = cls("concise-rl-run") if args is None else args
+        config = cls.__new__(type(args) if isinstance(args, cls) else cls)
+        config.__dict__.update({"max_tokens_per_microbatch": cls.max_tokens_per_microbatch} | vars(args))
+        decided = {name for kind in ("the loss", "sampling") for name in EFFECTIVE[kind].split()}
+        for name in sorted(decided & recipe.keys()):
+            if not is_set(config, name):
+                setattr(config, name, recipe[name])
+            elif getattr(config, name) != recipe[name]:
+                warnings.warn(f"{name}={getattr(config, name)} stands; the recipe says {recipe[name]}", stacklevel=3)
+        config.check()
+        if config.generation_batch_size % config.num_generations:
+            raise UserError(
+                f"num_generations={config.num_generations}: {config.generation_batch_size} completions a generation "
+                "make no whole groups; set per_device_train_batch_size or num_generations"
+            )
+        return config
 
 
 def is_set(config: Any, name: str) -> bool:

@@ -18,10 +18,10 @@ import numpy as np
 from datasets import Dataset
 from torch import Tensor
 
-from concise_rl.batch import PART_PREFIX, SAMPLED_TOKENS
+from concise_rl.batch import SAMPLED_TOKENS
 from concise_rl.data.bounded import Bounded
 from concise_rl.data.templates import RENDERED, apply_template, token_ids
-from concise_rl.engine.collect import Collected, collect
+from concise_rl.engine.collect import Collected, collect, repetition_ngram_of
 from concise_rl.engine.generate import DealtGenerate
 from concise_rl.engine.groups import DatasetRow, Sample, judge, refill
 from concise_rl.engine.order import EpochSampler, PromptSource
@@ -30,7 +30,6 @@ from concise_rl.errors import UserError
 from concise_rl.methods.contracts import Component, Cut
 from concise_rl.methods.drawing import seeded
 from concise_rl.methods.method import Method
-from concise_rl.methods.repetition import REPETITION
 from concise_rl.options import Teaching, ZeroVariance
 from concise_rl.ranks import every_rank
 from concise_rl.rollouts import LocalRollout, PolicyPrompt, Sampled, TokenRequest, TokenVocabulary
@@ -190,15 +189,13 @@ class RowsTrainer(ResumableTrainer):
 
     def _batch_of(self, rows: list[LocalRollout], group_size: int, components: Sequence[Component]) -> Collected:
         """Rows of all ranks as the batch that these components ask for."""
-        asking = [c for c in components if PART_PREFIX + REPETITION in c.needs]
-        ngrams = [int(getattr(c, "repetition_ngram", 0)) for c in asking]
         return collect(
             rows,
             group_size=group_size,
             step=self.state.global_step,
             vocabulary=self.vocabulary,
             needs=frozenset().union(*(c.needs for c in components)),
-            repetition_ngram=max(ngrams, default=0),
+            repetition_ngram=repetition_ngram_of(components),
         )
 
     def _rollout(

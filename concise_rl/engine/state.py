@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import math
@@ -78,6 +79,30 @@ def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}): {ANOTHER}") from error
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be used, {_why(error)}: {ANOTHER}") from error
+
+
+def state_to_json(states: Mapping[str, Any]) -> dict[str, str]:
+    """States as texts that fit into somebody else's JSON, for `state_from_json`: sealed structure, arrays in base64.
+
+    Raises:
+        CheckpointError: a value of a type that a checkpoint cannot hold.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    structure = seal({"states": _encode(dict(states), "states", arrays)})
+    return {"structure": structure.decode(), "arrays": base64.b64encode(save_tensors(arrays)).decode()}
+
+
+def state_from_json(texts: Mapping[str, str]) -> dict[str, Any]:
+    """The states that `state_to_json` was given.
+
+    Raises:
+        CheckpointError: the texts are damaged.
+    """
+    try:
+        structure = unseal(texts["structure"].encode())
+        return _decode(structure["states"], load_tensors(base64.b64decode(texts["arrays"])))
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
+        raise CheckpointError(f"the saved state of a reward cannot be used, {_why(error)}: {ANOTHER}") from error
 
 
 def _why(error: Exception) -> str:

@@ -10,108 +10,109 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from accelerate.utils import gather
-from datasets import Dataset
 from torch import Tensor
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from trl import GRPOConfig
 
 from concise_rl.batch import OPTIONAL_FIELDS, RolloutBatch
-from concise_rl.data import Prompt, render
 from concise_rl.engine.collect import Collected
+from concise_rl.engine.dataset import plain_dataset
+from concise_rl.engine.dataset import training_dataset as training_dataset
 from concise_rl.engine.groups import check_teaching, leave_out
-from concise_rl.engine.lean import ConciseConfig
+from concise_rl.engine.lean import ConciseConfig as ConciseConfig
 from concise_rl.engine.order import PromptSource
 from concise_rl.engine.reference import check_moving
 from concise_rl.engine.resuming import check_window
 from concise_rl.engine.rows import Generation, RowsTrainer
+from concise_rl.errors import UserError
+from concise_rl.methods.contracts import Component
 from concise_rl.methods.method import Method, Result
 from concise_rl.methods.metrics import step_metrics
+from concise_rl.methods.recipes import as_method
+from concise_rl.model.loading import EMBEDDED
 from concise_rl.options import Teaching
 from concise_rl.ranks import every_rank
 from concise_rl.rollouts import Finish, StepRecord, StepSink, TokenVocabulary, single_token
-from concise_rl.verifiers import Verifier
+from concise_rl.verifiers import MathAnswer, Verifier
 
 SIGNALS = frozenset(OPTIONAL_FIELDS)
 """What only a forward pass under the sampling policy can tell."""
-
-
-def training_dataset(prompts: Sequence[Prompt], tokenizer: Any, system: str | None) -> Dataset:
-    """The rows TRL iterates over: rendered prompt, content key, reference, and the columns as JSON."""
-    return Dataset.from_list(
-        [
-            {
-                "prompt": render(prompt, tokenizer, system),
-                "prompt_key": prompt.id,
-                "reference": prompt.reference,
-                "columns": json.dumps(dict(prompt.columns)),
-            }
-            for prompt in prompts
-        ]
-    )
 
 
 class ConciseTrainer(RowsTrainer):
     """GRPO whose prompts, rows, reward and credit come from plug-in components.
 
     Args:
-        model: a causal language model or its name.
-        method: the components, such as `load_method("hapo")`.
-        verifier: completion and reference to `Verdict`; called once a completion.
-        train_dataset: made by `training_dataset`.
-        args: any `trl.GRPOConfig`, with the fields of `ConciseConfig`.
+        model: a causal language model, its name or folder, or `embedded:tiny`.
+        method: a recipe's name, components such as `Hapo(weight=0.5)`, or the `Method` that `load_method` gives.
+        train_dataset: a `datasets.Dataset` with prompts and answers, or what `training_dataset` made.
+        args: any `trl.GRPOConfig`. What the method's recipe sets (`loss_type`, `epsilon_high`, ...) holds where `args`
+            has TRL's default; see `ConciseConfig.of`.
+        verifier: completion and answer to `Verdict`; called once a completion.
+        eval_dataset: as `train_dataset`.
+        prompt_column, answer_column: of the data sets; every other column can be named by a component.
         sinks: told of every generation and every optimizer step, on the main process.
         think_end: the tag that ends the thinking phase; one token of the tokenizer, or phases do not exist.
         verify_deadline_seconds: after this a verification is killed and its row counted as not scorable.
         teaching: what becomes of completions that were cut off and of groups without variance.
-        kwargs: passed on to `trl.GRPOTrainer` (`peft_config`, `callbacks`, ...).
+        kwargs: passed on to `trl.GRPOTrainer` (`processing_class`, `peft_config`, `callbacks`, ...).
 
     Raises:
-        UserError: a component needs what tokenizer, data or schedule cannot give.
+        UserError: a component needs what tokenizer, data or schedule cannot give, or the data cannot be used.
     """
 
     def __init__(
         self,
         model: Any,
         *,
-        method: Method,
-        verifier: Verifier,
-        train_dataset: Dataset,
-        args: ConciseConfig,
-        processing_class: Any,
+        method: str | Method | Component | Sequence[Component],
+        train_dataset: Any,
+        args: GRPOConfig | None = None,
+        verifier: Verifier | None = None,
+        eval_dataset: Any = None,
+        prompt_column: str = "prompt",
+        answer_column: str = "answer",
         sinks: Sequence[StepSink] = (),
         think_end: str = "</think>",
         verify_deadline_seconds: float = 5.0,
         teaching: Teaching | None = None,
         **kwargs: Any,
     ) -> None:
-        self.method, self.states = method, method.init()
-        self.verifier = verifier
+        if "reward_funcs" in kwargs:
+            raise UserError("reward_funcs: the verifier is the reward, and the method shapes it; give verifier=")
+        self.method = as_method(method)
+        self.states = self.method.init()
+        self.verifier = verifier or MathAnswer()
         self.verify_deadline_seconds = verify_deadline_seconds
         self.teaching = teaching or Teaching()
         self.sinks = list(sinks)
         self.generation = Generation([])
-        self.prompt_source = PromptSource(train_dataset, method, args.seed)
+        columns = {"prompt_column": prompt_column, "answer_column": answer_column}
+        rows, own = plain_dataset(train_dataset, self.verifier, **columns), ConciseConfig.of(args, self.method.loss)
+        self.prompt_source = PromptSource(rows, self.method, own.seed)
         super().__init__(
-            model=model,
+            model=EMBEDDED.get(model, model) if isinstance(model, str) else model,
             reward_funcs=[task_reward],
-            args=args,
-            train_dataset=train_dataset,
-            processing_class=processing_class,
+            args=own,
+            train_dataset=rows,
+            eval_dataset=None if eval_dataset is None else plain_dataset(eval_dataset, self.verifier, **columns),
             **kwargs,
         )
         self.vocabulary = TokenVocabulary(
             frozenset(self.eos_token_ids), single_token(self._tokenizer, think_end), think_end
         )
-        self.vocabulary.check(method.needs)
-        if method.sampler:
-            method.sampler.check(self.vocabulary, group_size=self.num_generations, limit=self.max_completion_length)
+        self.vocabulary.check(self.method.needs)
+        if self.method.sampler:
+            self.method.sampler.check(
+                self.vocabulary, group_size=self.num_generations, limit=self.max_completion_length
+            )
             self.rollout_func = self._roll_out
-        check_teaching(method, self.teaching, self.num_generations)
+        check_teaching(self.method, self.teaching, self.num_generations)
         check_window(self.args)
         sharded = self.is_fsdp_enabled or is_deepspeed_zero3_enabled()
         check_moving(self.args, adapter=self.ref_model is None, sharded=sharded)

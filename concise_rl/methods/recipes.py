@@ -8,7 +8,7 @@ import importlib.util
 import re
 import sys
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -16,9 +16,9 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from concise_rl.errors import UserError
-from concise_rl.methods.contracts import Component, Schedule, Selector
+from concise_rl.methods.contracts import Advantage, Component, Schedule, Selector
 from concise_rl.methods.method import KINDS, Method
-from concise_rl.methods.registry import closest, component
+from concise_rl.methods.registry import closest, component, name_of
 from concise_rl.methods.schedules import is_schedule, schedule_of
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -88,6 +88,38 @@ def load_selector(path: str, fields: Mapping[str, Any] | None = None) -> Selecto
     if not isinstance(selector, Selector):
         raise UserError(f"{path} is no Selector: derive it from concise_rl.methods.Selector")
     return selector
+
+
+def as_method(what: str | Method | Component | Sequence[Component]) -> Method:
+    """A method from a recipe's name or from components, which apply by kind in the order of a step.
+
+    `as_method([Hapo(weight=0.5), Overlong(cache=32)])` shapes with one after the other. Without an advantage among them
+    the credit is GRPO's, and the loss is whatever the trainer is told.
+
+    Raises:
+        UserError: no such recipe, something that is no component, or components that do not go together.
+    """
+    if isinstance(what, Method):
+        return what
+    if isinstance(what, str):
+        return load_method(what)
+    given: list[Any] = list(what) if isinstance(what, Sequence) else [what]
+    for each in given:
+        if not isinstance(each, Component):
+            raise UserError(f"method={each!r} is no component: give objects, such as Hapo(), or a recipe's name")
+    if not any(isinstance(each, Advantage) for each in given):
+        given.append(component("advantage", "group_relative")())
+    slots: list[tuple[str, Any]] = [
+        (f"{kind}.{name_of(type(each))}", each)
+        for kind, cls in KINDS.items()
+        for each in given
+        if isinstance(each, cls)
+    ]
+    names = [slot for slot, _ in slots]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"method: {name} stands twice: leave one out")
+    return Method("+".join(name.partition(".")[2] for name in names), dict(slots))
 
 
 def assemble(
@@ -196,7 +228,9 @@ def load_class(path: str) -> type:
     try:
         if source.endswith(".py"):
             if not Path(source).is_file():
-                raise UserError(f"{path}: there is no file {source}")
+                beside = [each.name for each in Path(source).parent.glob("*.py")]
+                hint = closest(Path(source).name, beside) if beside else ""
+                raise UserError(f"{path}: there is no file {source}{hint}")
             spec = importlib.util.spec_from_file_location(Path(source).stem, source)
             assert spec is not None
             assert spec.loader is not None
@@ -205,8 +239,13 @@ def load_class(path: str) -> type:
             spec.loader.exec_module(module)
         else:
             module = importlib.import_module(source)
+        if not hasattr(module, name):
+            own = [
+                n for n, each in vars(module).items() if isinstance(each, type) and each.__module__ == module.__name__
+            ]
+            raise UserError(f"{path}: {source} has no class {name}{closest(name, own or ['(none)'])}")
         return getattr(module, name)
-    except (ImportError, AttributeError, SyntaxError) as error:
+    except (ImportError, SyntaxError) as error:
         raise UserError(f"{path}: cannot be imported: {' '.join(str(error).split())}") from error
 
 

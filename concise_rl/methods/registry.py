@@ -153,6 +153,12 @@ def home_of(class_name: str) -> str | None:
     return None
 
 
+def name_of(cls: type) -> str:
+    """The name that a class is registered under; of one that is not, the class's own."""
+    names = (n for shelf in SHELVES.values() for n, found in shelf.items() if found == cls.__name__)
+    return next(names, cls.__name__) if cls.__module__.startswith("concise_rl.methods.") else cls.__name__
+
+
 def closest(name: str, known: Iterable[Any]) -> str:
     """`; did you mean x?` or `; choose from a, b, c`."""
     import difflib

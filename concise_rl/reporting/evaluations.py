@@ -87,6 +87,11 @@ def detail_tables(name: str, summary: Mapping[str, Any]) -> list[Table]:
                 [str(point["budget"]), *(describe(key).text(point[key]) for key in ("accuracy", "mean_tokens"))]
             )
         tables.append(_table(f"{name}, {curve['mode']} at a budget", rows))
+    if efforts := summary.get("effort_curve"):
+        rows = [["effort", "accuracy", "tokens"]]
+        for point in efforts["points"]:
+            rows.append([point["level"], *(describe(key).text(point[key]) for key in ("accuracy", "mean_tokens"))])
+        tables.append(_table(f"{name} at levels of effort", rows))
     if yap := summary.get("yap"):
         rows = [["category", "YapScore", "problems"]]
         for category, found in yap["categories"].items():

@@ -41,6 +41,7 @@ class Entry:
         metrics: lines of metrics.jsonl, empty where there was no training.
         budget_curves: benchmark to what a budget sweep found (`concise_rl.evaluation.measures.curve_summary`).
         settings: dotted names to values as text, as the run or the evaluation wrote them down.
+        effort_curves: benchmark to what a sweep over levels of effort found (`concise_rl.evaluation.efforts`).
         pooled: the runs whose completions and training are this entry's, such as a method's seeds; mostly none.
     """
 
@@ -50,6 +51,7 @@ class Entry:
     metrics: Metrics = ()
     budget_curves: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
+    effort_curves: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pooled: Sequence[Entry] = ()
 
 
@@ -180,7 +182,7 @@ def _evaluated(path: Path, name: str) -> Entry:
             f"{path} is no run and no evaluation: neither {METRICS_FILE} nor {EVALUATION_FILE} is in it; "
             "name the folder that `concise-rl train` or `concise-rl eval` wrote"
         )
-    evaluations, curves = {}, {}
+    evaluations, curves, efforts = {}, {}, {}
     for folder in folders:
         summary = read_summary(folder) if (folder / SUMMARY_FILE).exists() else {}
         schema.check(summary, schema.SUMMARY, folder / SUMMARY_FILE, "")
@@ -188,8 +190,10 @@ def _evaluated(path: Path, name: str) -> Entry:
         evaluations[benchmark] = _evaluation(folder / EVALUATION_FILE)
         if summary.get("budget_curve"):
             curves[benchmark] = summary["budget_curve"]
+        if summary.get("effort_curve"):
+            efforts[benchmark] = summary["effort_curve"]
     settings = evaluation_settings(next(iter(evaluations.values())).settings)
-    return Entry(name, name, evaluations, budget_curves=curves, settings=settings)
+    return Entry(name, name, evaluations, budget_curves=curves, effort_curves=efforts, settings=settings)
 
 
 def _metrics(path: Path) -> Metrics:

@@ -53,6 +53,7 @@ def result_charts(entries: Sequence[Entry], found: Mapping[str, Sequence[Result]
             front_chart(rows, seen_as, suffix, on),
             budget_chart(rows, seen_as, suffix, on),
             *sweep_charts(rows, seen_as, suffix, on),
+            *effort_charts(rows, seen_as, suffix, on),
             lengths_chart(rows, suffix, on),
             *difficulty_charts(rows, seen_as, suffix, on),
         ]
@@ -137,6 +138,27 @@ def sweep_charts(rows: Sequence[Result], seen_as: Sequence[Look], suffix: str = 
                   "accuracy, %", series, note="Measured at each budget; the band is the 95 % interval.", log_x=True)
         )  # fmt: skip
     return charts
+
+
+def effort_charts(rows: Sequence[Result], seen_as: Sequence[Look], suffix: str = "", on: str = "") -> list[Chart]:
+    """Accuracy and tokens at each level of effort, a line an entry; none where nobody was asked at levels."""
+    series = []
+    for row in rows:
+        if not row.effort_curve:
+            continue
+        points, look = row.effort_curve["points"], seen_as[row.run]
+        shared: dict[str, Any] = {"style": look.style, "run": row.run, "group": look.group}
+        tokens, rates = [p["mean_tokens"] for p in points], [100 * p["accuracy"] for p in points]
+        series.append(Series(row.entry, tokens, rates, **shared))
+        series += [
+            Series(f"{row.entry}, {point['level']}", [x], [y], kind="points", **shared,
+                   x_intervals=[_ends(point, "mean_tokens", 1)], y_intervals=[_ends(point, "accuracy", 100)])
+            for point, x, y in zip(points, tokens, rates, strict=True)
+        ]  # fmt: skip
+    note = "The same problems, asked for at each level in words; bars are 95 % intervals, problems resampled."
+    title = f"Accuracy against effort{on}"
+    chart = Chart(f"effort{suffix}", title, "mean tokens", "accuracy, %", series, note=note, named_points=True)
+    return [chart] if series else []
 
 
 def lengths_chart(rows: Sequence[Result], suffix: str = "", on: str = "") -> Chart:

@@ -25,6 +25,7 @@ class Result:
             (`runs`, `accuracy_spread`, `mean_tokens_spread`).
         difference: to the baseline, paired by problem; None for the baseline, and where that has no such benchmark.
         budget_curve: what a budget sweep of it found, if there was one.
+        effort_curve: what a sweep over levels of effort found, if there was one.
         on_front: no other entry is at least as right with at most as many tokens, and better in one of the two.
     """
 
@@ -36,6 +37,7 @@ class Result:
     difference: Summary | None
     on_front: bool
     budget_curve: Summary | None
+    effort_curve: Summary | None = None
 
 
 def results(entries: Sequence[Entry], baseline: Entry) -> dict[str, list[Result]]:
@@ -67,6 +69,7 @@ def results(entries: Sequence[Entry], baseline: Entry) -> dict[str, list[Result]
                 difference(base, entry.evaluations[benchmark]) if base and entry is not baseline else None,
                 not any(_dominates(other, summary) for other in summaries),
                 entry.budget_curves.get(benchmark),
+                entry.effort_curves.get(benchmark),
             )
             for (run, entry), summary in zip(having, summaries, strict=True)
         ]

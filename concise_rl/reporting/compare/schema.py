@@ -67,6 +67,20 @@ SUMMARY = {
             ],
         },
     ),
+    "effort_curve?": (
+        None,
+        {
+            "points": [
+                {
+                    "level": TEXT,
+                    "accuracy": SHARE,
+                    "mean_tokens": TOKENS,
+                    "accuracy_interval?": (None, [SHARE, SHARE]),
+                    "mean_tokens_interval?": (None, [TOKENS, TOKENS]),
+                }
+            ],
+        },
+    ),
 }
 """summary.json of `concise-rl eval`."""
 

@@ -1,0 +1,159 @@
+"""Shell completion: `concise-rl completion bash` prints a script, which asks `concise-rl completion words` what fits.
+
+Light: recipes are found by their file names and fields by parsing, so that a key press waits for no import of torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import yaml
+
+from concise_rl.errors import UserError
+from concise_rl.methods.registry import FOLDERS, SHELVES
+
+PACKAGE = Path(__file__).parents[1]
+RECIPES = PACKAGE / "recipes"
+
+SCRIPTS = {
+    "bash": """\
+_concise_rl() {
+    local line="${COMP_LINE:0:COMP_POINT}" word
+    word="${line##* }"
+    COMPREPLY=()
+    local found
+    while IFS= read -r found; do
+        # bash takes = and : for ends of words, and replaces only what comes behind them
+        [[ "$word" == *[=:]* ]] && found="${found#"${word%"${word##*[=:]}"}"}"
+        COMPREPLY+=("$found")
+    done < <(concise-rl completion words "$line" 2>/dev/null)
+    [[ "${COMPREPLY[0]}" == *[=.] ]] && compopt -o nospace
+}
+complete -o default -F _concise_rl concise-rl
+""",
+    "zsh": """\
+_concise_rl() {
+    local -a found
+    found=("${(@f)$(concise-rl completion words "${LBUFFER}" 2>/dev/null)}")
+    compadd -S '' -- $found
+    _files
+}
+compdef _concise_rl concise-rl
+""",
+    "fish": """\
+complete -c concise-rl -a '(concise-rl completion words (commandline -cp) 2>/dev/null)'
+""",
+}
+
+COMPOSED = {"train": "train", "plan": "train", "predict": "train", "replay": "train", "eval": "eval"}
+"""Commands that take overrides, and the file of defaults that says which there are."""
+
+
+def script(shell: str) -> str:
+    """What a shell evaluates to complete `concise-rl`.
+
+    Raises:
+        UserError: another shell.
+    """
+    if shell not in SCRIPTS:
+        raise UserError(f"completion {shell}: choose one of {', '.join(SCRIPTS)}")
+    return SCRIPTS[shell]
+
+
+def words(line: str, commands: Iterable[str]) -> list[str]:
+    """What may stand for the last word of a line that begins with `concise-rl`."""
+    *before, last = line.split(" ")
+    typed = [word for word in before if word][1:]
+    if not typed:
+        return _fitting(last, [*commands, "--help", "--version"])
+    command = typed[0]
+    if command in ("methods", "components"):
+        names = _recipes("method") if command == "methods" else {n for shelf in SHELVES.values() for n in shelf}
+        return _fitting(last, names)
+    if command == "completion":
+        return _fitting(last, SCRIPTS)
+    found = _overrides(last, COMPOSED[command]) if command in COMPOSED else []
+    return found + (_fitting(last, _recipes("method")) if command == "replay" else [])
+
+
+def _overrides(last: str, config: str) -> list[str]:
+    key, equals, _ = last.partition("=")
+    groups = {path.name for path in RECIPES.iterdir() if path.is_dir()}
+    if equals:
+        return _fitting(last, (f"{key}={name}" for name in _recipes(key))) if key in groups else []
+    content = yaml.safe_load((RECIPES / f"{config}.yaml").read_text())
+    keys = {f"{name}=" for name in _flat(content) if not name.startswith(("hydra", "defaults"))}
+    keys |= {f"{group}=" for group in _groups(content)}
+    head, _, rest = key.partition(".")
+    if head == "trainer" and config == "train":
+        keys |= {f"trainer.{name}=" for name in trainer_fields()}
+    elif head in SHELVES and "." in rest:
+        keys |= {f"{head}.{rest.partition('.')[0]}.{name}=" for name in component_fields(head, rest.partition(".")[0])}
+    elif head in SHELVES:
+        keys |= {f"{head}.{name}." for name in SHELVES[head]}
+    elif config == "train":
+        keys |= {f"{kind}." for kind in SHELVES}
+    return _fitting(last, keys)
+
+
+def _groups(content: dict) -> set[str]:
+    chosen = [entry for entry in content["defaults"] if isinstance(entry, dict)]
+    return {name for entry in chosen for name in entry if not name.startswith("override")}
+
+
+def _flat(node: dict, prefix: str = "") -> list[str]:
+    found = []
+    for name, value in node.items():
+        found += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"{prefix}{name}"]
+    return found
+
+
+def _recipes(group: str) -> set[str]:
+    return {path.stem for path in (RECIPES / group).glob("*.yaml")}
+
+
+def component_fields(kind: str, name: str) -> list[str]:
+    """The fields of a registered component, read from its file."""
+    if name not in SHELVES[kind]:
+        return []
+    return _annotated(PACKAGE / "methods" / FOLDERS[kind] / f"{name}.py", SHELVES[kind][name])
+
+
+def trainer_fields() -> list[str]:
+    """The fields of `trl.GRPOConfig`, read from the files that define them."""
+    found = []
+    for package, file, cls in (
+        ("trl", "trainer/grpo_config.py", "GRPOConfig"),
+        ("transformers", "training_args.py", "TrainingArguments"),
+    ):
+        home = importlib.util.find_spec(package)
+        if home is not None and home.submodule_search_locations:
+            found += _annotated(Path(next(iter(home.submodule_search_locations))) / file, cls)
+    return found
+
+
+def _annotated(path: Path, cls: str) -> list[str]:
+    """Names with an annotation in a class's body."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef) and node.name == cls:
+            lines = [line for line in node.body if isinstance(line, ast.AnnAssign)]
+            return [
+                line.target.id
+                for line in lines
+                if isinstance(line.target, ast.Name) and "ClassVar" not in ast.dump(line.annotation)
+            ]
+    return []
+
+
+def _fitting(last: str, candidates: Iterable[str]) -> list[str]:
+    return sorted(candidate for candidate in set(candidates) if candidate.startswith(last))
+
+
+def main(arguments: Sequence[str], commands: Iterable[str]) -> str:
+    """The answer to `concise-rl completion SHELL` and to `concise-rl completion words LINE`."""
+    if arguments and arguments[0] == "words":
+        return "".join(f"{word}\n" for word in words(" ".join(arguments[1:]), commands))
+    return script(arguments[0] if arguments else "(no shell)")
