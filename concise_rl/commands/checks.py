@@ -6,10 +6,13 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from concise_rl.batch import COLUMN_PREFIX, PART_PREFIX
+import torch
+
+from concise_rl.batch import COLUMN_PREFIX, PART_PREFIX, RolloutBatch
 from concise_rl.data import Prompt, render
 from concise_rl.data.templates import apply_template, token_ids
 from concise_rl.errors import DataError, UserError
+from concise_rl.methods.contracts import Transform
 from concise_rl.methods.method import Method
 from concise_rl.methods.recipes import entries_of, method_names, read_recipe
 from concise_rl.reporting.tracking import BACKENDS
@@ -157,6 +160,31 @@ def check_columns(needs: frozenset[str], prompts: Sequence[Prompt]) -> None:
                     f"the method needs the column {column!r}, the prompt {brief(prompt)} has {sorted(prompt.columns)}: "
                     "carry it along with data.columns or data.difficulty_column, or choose another method"
                 )
+
+
+def check_column_values(method: Method, prompts: Sequence[Prompt]) -> None:
+    """Refuse a value that a shaper or an advantage cannot use: each that reads columns shapes one made-up batch.
+
+    Raises:
+        DataError: names the column and the first such prompt.
+    """
+    for slot, link in method.of_kind(Transform):
+        columns = [need.removeprefix(COLUMN_PREFIX) for need in link.needs if need.startswith(COLUMN_PREFIX)]
+        if not columns:
+            continue
+        batch = RolloutBatch.of(
+            prompt_keys=[prompt.id for prompt in prompts],
+            group_size=1,
+            lengths=torch.ones(len(prompts), dtype=torch.int64),
+            correct=torch.ones(len(prompts), dtype=torch.bool),
+            columns={name: [prompt.columns[name] for prompt in prompts] for name in columns},
+        )
+        try:
+            link(batch, batch.task_reward, method.init().get(slot))
+        except DataError:
+            raise
+        except ValueError:
+            pass  # of something else in what is made up
 
 
 def check_parts(needs: frozenset[str], verifier: Any, prompts: Sequence[Prompt]) -> None:

@@ -242,7 +242,9 @@ def checked_prompts(
     checks.check_generation(args, train)
     checks.check_tokens(method, args, tokenizer, config.model.think_end)
     checks.check_parts(method.needs - (method.sampler.gives if method.sampler else set()), verifier, train)
-    checks.check_columns(method.needs, [edit_prompt(method, prompt, config.seed) for prompt in train])
+    edited = [edit_prompt(method, prompt, config.seed) for prompt in train]
+    checks.check_columns(method.needs, edited)
+    checks.check_column_values(method, edited)
     context, template = context_of(config.model), args.chat_template_kwargs
     for prompts, limit, field in (
         (train, args.max_completion_length, "trainer.max_completion_length"),

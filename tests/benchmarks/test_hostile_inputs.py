@@ -32,19 +32,27 @@ def test_it_notices_code_that_runs_tracebacks_late_inputs_and_bad_refusals(monke
             os.system("true")
         elif choice == "late":
             time.sleep(0.3)
+        elif choice == "busy":
+            until = time.process_time() + 0.3
+            while time.process_time() < until:
+                pass
         elif choice == "traceback":
             raise TypeError("no such thing")
         elif choice == "secret":
             raise hostile_inputs.UserError("the key is sk-campaign-0123456789")
 
-    faults = iter(["code", "program", "late", "traceback", "secret", "none"])
+    faults = iter(["code", "program", "late", "traceback", "secret", "none", "busy"])
     monkeypatch.setitem(KINDS, "server", bad)
     monkeypatch.setitem(hostile_inputs.LATE_SECONDS, "server", 0.2)
     tally = campaign("server", 6, seed=0)
+    monkeypatch.setitem(hostile_inputs.LATE_SECONDS, "server", 60.0)
+    monkeypatch.setattr(hostile_inputs, "LATE_PROCESSOR_SECONDS", 0.2)
+    busy = campaign("server", 1, seed=0)
     said = " | ".join(tally.failures)
     for text in ("ran code: []", "os.system (b", "took 0.3 s", "TypeError: no such thing", "sk-campaign"):
         assert text in said
     assert len(tally.failures) == 5
+    assert [failure.endswith("s of the processor") for failure in busy.failures] == [True]
 
 
 def test_an_input_is_determined_by_its_seed():

@@ -97,6 +97,19 @@ def test_a_column_that_the_method_needs_is_missed_before_training():
         checks.check_columns(frozenset({COLUMN_PREFIX + "difficulty"}), rows)
 
 
+def test_a_value_that_the_method_cannot_use_is_found_before_training():
+    for method, good, bad, message in (
+        ("gui_g1", {"difficulty": 4}, {"difficulty": 1}, "'difficulty' of prompt .* is 1: outside"),
+        ("gui_g1", {"difficulty": 4}, {"difficulty": "hard"}, "'hard': DifficultyWeighted needs a number"),
+        ("l1_exact", {"num_tokens": 100}, {"num_tokens": "many"}, "num_tokens.* is 'many'"),
+    ):
+        made = config.method_of(config.compose([f"method={method}"]))
+        checks.check_column_values(made, prompts(3, **good))
+        with pytest.raises(DataError, match=message):
+            checks.check_column_values(made, [*prompts(2, **good), Prompt.of("9+1=", "10", **bad)])
+    checks.check_column_values(config.method_of(config.compose(["method=hapo"])), prompts(2))
+
+
 def test_prompts_that_do_not_fit_the_context_are_named():
     spec = config.compose([]).model
     tokenizer, context = load_tokenizer(spec), context_of(spec)
