@@ -61,7 +61,7 @@ lock: $(VENV)/.test  ## pin what pyproject.toml allows; what is pinned stays, un
 	$(LOCK) $(UPGRADE) pyproject.toml -c requirements/test.txt -o requirements/core.txt
 
 docs: $(VENV)/.test  ## the site, from docs/ and the docstrings, into site/; a broken link is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 DIST ?= dist
 

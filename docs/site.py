@@ -1,6 +1,6 @@
 """What the site has besides docs/: the README as first page, the API reference, and source files that pages link to.
 
-mkdocs calls the two functions that are named after its events.
+mkdocs calls the functions that are named after its events.
 """
 
 from __future__ import annotations
@@ -42,6 +42,19 @@ def line_each(found: re.Match[str]) -> str:
     return "\n".join(f"{found[1]}{name}: {found[3]}" for name in found[2].split(", "))
 
 
+def on_config(config: Any) -> Any:
+    """Puts pages that the navigation does not name behind those that it does, so that each can be reached."""
+    named = set(re.findall(r"[\w/]+\.md", str(config.nav)))
+    pages = [file.relative_to(ROOT / "docs").as_posix() for folder in (".", "results") for file in markdown(folder)]
+    if omitted := [page for page in pages if page not in named]:
+        config.nav.append({"More": omitted})
+    return config
+
+
+def markdown(folder: str) -> list[Path]:
+    return sorted((ROOT / "docs" / folder).glob("*.md"))
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Adds the generated pages."""
     generated = {page: (ROOT / name).read_text() for name, page in ROOT_PAGES.items()}
@@ -50,8 +63,8 @@ def on_files(files: Files, config: Any) -> Files:
     for page, text in texts.items():
         for _, link in LINK.findall(text):
             target = resolved(page, link)
-            if site_page(target).startswith("source/") and (ROOT / target).is_file():
-                generated[site_page(target)] = source_page(target)
+            if site_page(target).startswith("source/"):
+                generated |= source_pages(target)
     for page, text in generated.items():
         files.append(File.generated(config, page, content=text))
     return files
@@ -83,9 +96,20 @@ def site_page(target: str) -> str:
     return ROOT_PAGES.get(target, f"source/{target}.md")
 
 
-def source_page(target: str) -> str:
-    language = LANGUAGES.get(Path(target).suffix, "text")
-    return f"# `{target}`\n\n`````{language}\n{(ROOT / target).read_text()}\n`````\n"
+def source_pages(target: str) -> dict[str, str]:
+    """The page of a file or, for a folder, a list of its files and their pages; none for what is not there."""
+    path = ROOT / target
+    if path.is_file():
+        language = LANGUAGES.get(path.suffix, "text")
+        return {site_page(target): f"# `{target}`\n\n`````{language}\n{path.read_text()}\n`````\n"}
+    if not path.is_dir():
+        return {}
+    inside = sorted(file.name for file in path.iterdir() if file.suffix in LANGUAGES)
+    listed = "".join(f"- [{name}]({path.name}/{name}.md)\n" for name in inside)
+    found = {site_page(target): f"# `{target}/`\n\n{listed}"}
+    for name in inside:
+        found |= source_pages(f"{target}/{name}")
+    return found
 
 
 def reference() -> str:
