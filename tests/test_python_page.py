@@ -32,6 +32,7 @@ def test_the_examples_run(tmp_path, monkeypatch):
     found: dict = {}
     for source in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
         exec(source, found)
+    assert len(Path("runs/python/metrics.jsonl").read_text().splitlines()) == 2
     assert found["trainer"].state.global_step == 1
     assert found["result"].reward.tolist()[0] > 1 - 1e-9
     assert len(found["states"]["shaper.hapo"]) == 1

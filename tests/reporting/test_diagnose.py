@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 TOLD = {
     "healthy": (Level.fine, "A healthy curve", "no figure shows a fault"),
     "pays_brevity": (Level.ill, "Length collapsed", "the reward pays for brevity without a right answer"),
-    "too_fast": (Level.ill, "Accuracy fell", "the updates broke the policy"),
+    "too_fast": (Level.ill, "Accuracy fell", "most likely the updates were too large"),
     "rate_too_small": (Level.ill, "Nothing changes", "the learning rates add up to 8e-09"),
     "too_easy": (Level.ill, "Nothing changes", "32 of 32 groups are all right"),
     "cut_off": (Level.ill, "Many completions are cut off", "max_completion_length=12"),

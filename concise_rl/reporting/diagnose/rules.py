@@ -115,7 +115,7 @@ def _too_fast(run: Evidence) -> tuple[str, str]:
     said = f" ({', '.join(signs)})" if signs else ""
     rate = max(run.values("learning_rate"), default=0.0)
     return (
-        f"nothing in the rewards asks for it, so the updates broke the policy{said}",
+        f"no figure points at the rewards; most likely the updates were too large{said}",
         f"lower trainer.learning_rate ({rate:.1g} here), or hold the policy with trainer.beta; "
         "guard.action=rollback does the first by itself",
     )
