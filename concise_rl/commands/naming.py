@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from concise_rl.engine.settings import changes_no_result
+from concise_rl.reporting.summary import shorten
 
 LONGEST = 120
 """Characters of a name; a longer one is cut, and ends with a digest of all of it."""
@@ -55,7 +56,8 @@ def differing(overrides: Sequence[str]) -> dict[str, str]:
 def title_of(config: DictConfig) -> str:
     """A run for people: method, data, model, what was overridden, seed."""
     choices, overrides = _of_this_job()
-    settings = [f"{name}={value}" for name, value in differing(overrides).items() if name not in _GROUPS]
+    set_here = {name: value for name, value in differing(overrides).items() if name not in _GROUPS}
+    settings = [f"{name}={shorten(value, 40)}" for name, value in set_here.items()]
     model = f"{config.model.name}, " + "".join(f"{setting}, " for setting in settings)
     return f"{_kind(config)} on {choices.get('data', config.data.get('task', 'data'))}, {model}seed {config.seed}"
 

@@ -32,7 +32,7 @@ def record_start(folder: Path, name: str, *, title: str = "", step: int, ranks: 
     """Add this start to run.json, made if absent; a new run (step 0) begins a new file.
 
     Args:
-        name, title: of the run, for files and for people.
+        name, title: of the run, for files and for people; a run that goes on under other settings keeps its name.
         step: what the run goes on from.
         ranks: processes.
 
@@ -52,7 +52,7 @@ def record_start(folder: Path, name: str, *, title: str = "", step: int, ranks: 
         "commit": commit(),
         "hardware": hardware(ranks),
     }
-    record = {"id": known.get("id") or secrets.token_hex(6), "name": name, "title": title or name}
+    record = {"id": known.get("id") or secrets.token_hex(6), "name": known.get("name") or name, "title": title or name}
     record["starts"] = [*known.get("starts", []), start]
     replace_text(folder / RUN_FILE, json.dumps(record, indent=2) + "\n")
     return record

@@ -151,6 +151,8 @@ class Session:
     def _track(self, tracking: Mapping[str, Any], config: Mapping[str, Any], step: int) -> None:
         options = dict(tracking)
         name, every = options.pop("tracker"), options.pop("completions_every")
+        if options["name"] == self.name:  # nobody chose another one
+            options["name"] = self.record["name"]
         run = TrackedRun(self.folder, self.record["id"], config=plain(config), step=step, **options)
         tracker = Tracker(name, BACKENDS[name](), run, completions_every=every, warn=self.warn)
         self.trackers.append(tracker)

@@ -74,6 +74,9 @@ def test_every_setting_reaches_the_evaluation(name):
     assert len(made.rows) == 6
     assert all(row.length <= 12 for row in made.rows)
     assert all(row.prompt.startswith("sum") and row.prompt.endswith("==") for row in made.rows)
+    questions = [prompt.messages[-1]["content"] for prompt in prompts for _ in range(2)]
+    assert [row.problem for row in made.rows] == questions, "people see the problem, not the template around it"
+    assert [type(row).from_json(row.to_json()) for row in made.rows] == list(made.rows)
     assert made.rows[0].completion.startswith("4")
     assert made.rows[0].think_length == 0, "thinking ends where the model's own tag is"
 

@@ -18,6 +18,7 @@ import concise_rl.engine.trainer  # noqa: F401
 from benchmarks.attempts import Attempt, outcome
 from concise_rl.commands.config import compose, validation_of
 from concise_rl.commands.run_evaluations import check_window_of
+from concise_rl.commands.run_folder import GOING_BACK, prepare
 from concise_rl.commands.validation import Validate
 from concise_rl.data import Prompt
 from concise_rl.engine import checkpoint
@@ -202,3 +203,15 @@ def test_two_ranks_evaluate_as_one_does(tmp_path):
     assert two.wait() == 0, two.log.read_text()[-3000:]
     assert read_validation(tmp_path / "one") == read_validation(tmp_path / "two")
     assert [line["step"] for line in read_validation(tmp_path / "two")] == [0, 2]
+
+
+def test_going_back_takes_later_evaluations_along(tmp_path):
+    lines = "".join(json.dumps({"step": step, "accuracy": 0.5}) + "\n" for step in (0, 2, 4, 6))
+    (tmp_path / "validation.jsonl").write_text(lines)
+    (tmp_path / "best.json").write_text("{}")
+    (tmp_path / GOING_BACK).write_text(json.dumps({"step": 4, "aside": "before-going-back-1"}))
+    prepare(tmp_path, resume="auto", overwrite=False)
+    aside = tmp_path / "before-going-back-1"
+    assert [line["step"] for line in read_validation(tmp_path)] == [0, 2, 4]
+    assert [line["step"] for line in read_validation(aside)] == [6]
+    assert (aside / "best.json").exists(), "the best one is found anew"

@@ -10,6 +10,7 @@ import torch
 from concise_rl.batch import RolloutBatch
 from concise_rl.errors import UserError
 from concise_rl.evaluation import replay
+from concise_rl.evaluation.replay import AS_IN_RUN, as_in_run
 from concise_rl.methods import Advantage, Method, Out, Plain, Shaper
 from concise_rl.methods.statistics import group_mean, zero_where_out
 
@@ -53,6 +54,20 @@ STEPS = [
     step(0, [10, 20, 30, 5, 6, 7], [True, True, False, True, True, True]),
     step(1, [40, 10, 12, 15, 5, 9], [True, False, False, True, True, True], scorable=[True] * 5 + [False]),
 ]
+
+
+def test_what_the_run_itself_gave_is_counted_as_a_replay_of_its_method_is():
+    own, states = method(ShortestSoFar(), Centred()), method(ShortestSoFar(), Centred()).init()
+    given = []
+    for batch in STEPS:
+        result, states = own.apply(batch, states)
+        given.append((batch.replace(counts=result.counts), result.reward, result.credit))
+    statistics, rows = as_in_run(given)
+    expected = replay([(batch, None) for batch in STEPS], {AS_IN_RUN: own})
+    assert rows == expected.rows
+    flips = expected.methods[AS_IN_RUN].pop("flipped_correct_frac")
+    assert flips >= 0, "which needs the method, and is left out"
+    assert statistics == expected.methods[AS_IN_RUN]
 
 
 def test_worked_replay():

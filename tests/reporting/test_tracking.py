@@ -158,13 +158,22 @@ def test_a_resumed_run_is_the_same_run_for_a_tracker(tmp_path, monkeypatch) -> N
 
     monkeypatch.setitem(BACKENDS, "wandb", lambda: Library(""))
     tracking = {"tracker": "wandb", "project": "p", "name": "n", "group": None, "tags": [], "completions_every": 0}
-    for step in (0, 3, 0):
-        session = Session("t", tmp_path, total_steps=4, active=True, show_progress=False, tracking=tracking)
+    for step, name in ((0, "n"), (3, "n-longer"), (0, "n")):
+        session = Session(
+            "t",
+            tmp_path,
+            total_steps=4,
+            active=True,
+            show_progress=False,
+            name=name,
+            tracking=tracking | {"name": name},
+        )
         with session.training({"trainer": {}}, step=step):
             pass
         session.close()
     assert seen[0].id == seen[1].id != seen[2].id, "a new start is another run"
     assert [run.step for run in seen] == [0, 3, 0]
+    assert [run.name for run in seen] == ["n", "n", "n"], "it keeps its name under other settings"
     assert len(json.loads((tmp_path / "run.json").read_text())["starts"]) == 1
 
 
