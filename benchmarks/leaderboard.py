@@ -15,6 +15,8 @@ from concise_rl.evaluation import Evaluation, EvaluationRow, difference
 from concise_rl.evaluation.measures import curve_summary
 from concise_rl.evaluation.tradeoff import against_frontier, behaviour, known_frontier, slices
 from concise_rl.reporting.plots import BLUE, GREY, ORANGE
+from concise_rl.reporting.summary import markdown_table
+from concise_rl.reporting.tradeoff import behaviour_table, regret_table, slice_table
 from concise_rl.testbeds.frontier import PRICES
 
 BUDGETS = (8, 16, 32, 64, 128)
@@ -22,6 +24,8 @@ BUDGETS = (8, 16, 32, 64, 128)
 
 FINDINGS = "<!-- findings -->"
 """What a page says between this and its next heading is written by hand, and kept when the page is made again."""
+
+BEFORE = "*before training*"
 
 Row = dict[str, Any]
 
@@ -135,63 +139,12 @@ def table(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _bed_rows(rows: Sequence[Row]) -> list[tuple[str, Row]]:
-    """Name and numbers of each row, the reasoner before training last."""
-    named = [(" ".join(filter(None, (row["method"], row["setting"]))), row) for row in rows]
-    return [*named, ("*before training*", rows[0]["before"])]
-
-
-def frontier_table(rows: Sequence[Row]) -> list[str]:
-    """Regret at each price with its rank, and the distances to the frontier."""
-    prices = [f"{price:g}" for price in PRICES]
-    ranks = {p: sorted(row["against"]["regret"][p]["regret"] for row in rows) for p in prices}
-    heads = [
-        "method",
-        *(f"regret at {p}" for p in prices),
-        *("rank" for _ in prices),
-        "below, points",
-        "beyond, tokens",
-    ]
-    lines = [f"| {' | '.join(heads)} |", "|---|" + "--:|" * (len(heads) - 1)]
-    for name, row in _bed_rows(rows):
-        found = row["against"]
-        regrets = [found["regret"][p] for p in prices]
-        trained = row is not rows[0]["before"]
-        places = [str(ranks[p].index(r["regret"]) + 1) if trained else "" for p, r in zip(prices, regrets, strict=True)]
-        cells = [name, *(with_interval(r, "regret", ".1f") for r in regrets), *places]
-        cells += [with_interval(found, distance, ".1f") for distance in ("below", "beyond")]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
-def level_table(rows: Sequence[Row]) -> list[str]:
-    """Accuracy and tokens by level, on the hard half and on the traps."""
-    names = list(rows[0]["slices"])
-    lines = [f"| method | {' | '.join(names)} |", "|---|" + "--:|" * len(names)]
-    for name, row in _bed_rows(rows):
-        cells = [f"{100 * row['slices'][n]['accuracy']:.1f} @ {row['slices'][n]['mean_tokens']:.1f}" for n in names]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return lines
-
-
-def behaviour_table(task: str, rows: Sequence[Row]) -> list[str]:
-    """What the policies do, level by level, and how well: pressing and learning told apart."""
-    levels = list(rows[0]["behaviour"]["levels"])
-    merges = task == "running_total"
-    heads = ["method", *(f"{'totals' if merges else 'checks'}, {'n' if merges else 'N'}={level}" for level in levels)]
-    heads += ["error of 1, %", "of 2", "of 3", "by the law, %"] if merges else ["waste, N=5", "sound, %"]
-    lines = [f"| {' | '.join(heads)} |", "|---|" + "--:|" * (len(heads) - 1)]
-    for name, row in _bed_rows(rows):
-        found = row["behaviour"]
-        own = [found["levels"][level]["totals" if merges else "checks"] for level in levels]
-        if merges:
-            errors = [found["skill"].get(m, {}).get("error") for m in ("1", "2", "3")]
-            own += [*(None if e is None else 100 * e for e in errors), 100 * found["law_accuracy"]]
-        else:
-            sound = found["skill"]["sound"]
-            own += [found["levels"][levels[-1]]["waste"], None if sound is None else 100 * sound]
-        lines.append(f"| {name} | {' | '.join('' if value is None else f'{value:.1f}' for value in own)} |")
-    return lines
+def bed_tables(rows: Sequence[Row]) -> list[str]:
+    """Regret and distances, levels and slices, composition and skill; the reasoner before training last."""
+    entries = {" ".join(filter(None, (row["method"], row["setting"]))): row for row in rows}
+    entries[BEFORE] = rows[0]["before"]
+    tables = regret_table(entries, unranked=(BEFORE,)), slice_table(entries), behaviour_table(entries)
+    return [line for own in tables if own for line in (*markdown_table(own).splitlines(), "")]
 
 
 def with_interval(row: Mapping[str, Any], name: str, form: str, factor: float = 1.0) -> str:

@@ -143,8 +143,7 @@ def task_section(task: str, rows: Sequence[Row], options: argparse.Namespace) ->
     plot_methods(rows, stem.with_suffix(".png"), frontier)
     lines = [facts(rows), leaderboard.start(rows), "", *leaderboard.table(rows), ""]
     if task in BEDS:
-        lines += [*leaderboard.frontier_table(rows), "", *leaderboard.level_table(rows), ""]
-        lines += [*leaderboard.behaviour_table(task, rows), ""]
+        lines += leaderboard.bed_tables(rows)
     return [*lines, f"![accuracy against tokens]({stem.name}.png)", ""]
 
 

@@ -40,7 +40,7 @@ def main() -> None:
         sys.exit(1)
     picture = options.runs / "tradeoff.png"
     plot_methods(rows, picture, leaderboard.stored_frontier(rows))
-    print("\n".join([*leaderboard.frontier_table(rows), "", *leaderboard.level_table(rows)]))
+    print("\n".join(leaderboard.bed_tables(rows)))
     print(f"accuracy against tokens, with the best that is possible: {picture}")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from concise_rl.evaluation import Evaluation, difference
+from concise_rl.evaluation.tradeoff import known_tradeoff
 from concise_rl.reporting.evaluations import sampling_line
 from concise_rl.reporting.html import write_report
 from concise_rl.reporting.plots import plot_training
@@ -19,6 +20,7 @@ from concise_rl.reporting.progress import Progress
 from concise_rl.reporting.run_log import RunLog, read_metrics
 from concise_rl.reporting.summary import Answer, CompletionPair, headline, pairs_view, pick_pairs, summary_table
 from concise_rl.reporting.tracking import WandbSink
+from concise_rl.reporting.tradeoff import frontier_sentence, regret_sentence
 from concise_rl.rollouts import StepSink
 
 
@@ -115,12 +117,16 @@ class Session:
         if self.log is None:
             return
         metrics = read_metrics(self.folder)
-        columns = {name: found.summary() for name, found in (("before", before), ("after", after)) if found is not None}
+        evaluations = {name: found for name, found in (("before", before), ("after", after)) if found is not None}
+        columns = {name: found.summary() for name, found in evaluations.items()}
+        held = known_tradeoff({name: found.rows for name, found in evaluations.items()})
         change = difference(before, after) if before is not None and after is not None else None
         summary: dict[str, Any] = {**columns, "steps": int(metrics[-1]["step"]) if metrics else 0}
         summary |= {"training_seconds": self.training_seconds, "seconds": time.monotonic() - self._started}
         if change is not None:
             summary |= {"difference": change, "headline": headline(change)}
+        if held is not None:
+            summary["tradeoff"] = dict(held.entries)
         self.log.write_summary(summary)
         picture = self.folder / "training.png"
         plot_training(metrics, picture, title=self.title, before=columns.get("before"), after=columns.get("after"))
@@ -135,12 +141,15 @@ class Session:
             config=self.config,
             facts={"training": f"{self.training_seconds:.0f} s", "steps": str(summary["steps"])},
             picture=picture,
+            held=held,
         )
         if columns:
             self.console.print()
             if line := sampling_line((after or before or Evaluation([])).settings):
                 self.console.print(f"before and after: {line}", markup=False, soft_wrap=True)
             self.console.print(summary_table(columns, change))
+        if held is not None:
+            self.console.print(f"{regret_sentence(held)}\n{frontier_sentence(held)}", markup=False, soft_wrap=True)
         if change is not None:
             self.console.print(pairs_view(pick_pairs(pairs)))
             self.console.print(f"\n[bold]{headline(change)}[/bold]")
