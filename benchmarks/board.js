@@ -63,7 +63,7 @@ const plot = (svg, points, small) => {
     svg.append(shape("line", { class: "grid", x1: x(t), x2: x(t), y1: edge.top, y2: height - edge.bottom }),
                shape("text", { class: "axis", x: x(t), y: height - edge.bottom + 15, "text-anchor": "middle" }, t));
   });
-  ticks(100 * a0, 100 * a1, small ? 4 : 7).forEach((a) => {
+  ticks(100 * a0, Math.min(100, 100 * a1), small ? 4 : 7).forEach((a) => {
     svg.append(shape("line", { class: "grid", x1: edge.left, x2: width - edge.right, y1: y(a / 100), y2: y(a / 100) }),
                shape("text", { class: "axis", x: edge.left - 5, y: y(a / 100) + 4, "text-anchor": "end" }, a));
   });
@@ -105,9 +105,14 @@ const writeNames = (to, entries) => {
   });
 };
 
+// Ends of an entry's 95 % intervals, across and up.
+const bars = ({ t, a, covariance }) => {
+  const [up, , across] = covariance.map((v) => 1.96 * Math.sqrt(Math.abs(v)));
+  return [[t - across, a], [t + across, a], [t, a - up], [t, a + up]];
+};
 const drawMain = (entries) => {
   const own = bed();
-  const everything = [...own.frontier, [own.before.t, own.before.a], ...own.entries.flatMap((e) => [[e.t, e.a], ...e.seeds])];
+  const everything = [...own.frontier, [own.before.t, own.before.a], ...own.entries.flatMap((e) => [...bars(e), ...e.seeds])];
   const to = plot(at("main"), everything, false);
   to.line(own.frontier, { class: "best" });
   const [t0, t1, , a1] = to.range;
@@ -130,9 +135,9 @@ const drawMain = (entries) => {
   }
   entries.forEach((entry) => {
     const faint = state.chosen !== null && state.chosen !== entry.name ? "bar faint" : "bar";
-    const [aa, , tt] = entry.covariance.map((v) => 1.96 * Math.sqrt(Math.abs(v)));
-    to.line([[entry.t - tt, entry.a], [entry.t + tt, entry.a]], { class: faint, stroke: ink(entry) });
-    to.line([[entry.t, entry.a - aa], [entry.t, entry.a + aa]], { class: faint, stroke: ink(entry) });
+    const [left, right_, low, high] = bars(entry);
+    to.line([left, right_], { class: faint, stroke: ink(entry) });
+    to.line([low, high], { class: faint, stroke: ink(entry) });
     if (state.layers.has("seeds") && entry.seeds.length > 1) entry.seeds.forEach((seed) => dot(to, entry, seed, 2));
   });
   dot(to, own.before, [own.before.t, own.before.a], 6);
@@ -163,7 +168,7 @@ const drawLevels = (entries) => {
 
 // --- the table -------------------------------------------------------------------------------------------------------
 const HEADS = [["", ""], ["method", ""], ["regret, points", ""], ["accuracy", ""], ["tokens", ""],
-               ["hard half", ""], ["gap over budgets", "wide"], ["sampled, thousand", "wide"], ["taught", "wide"], ["seeds", "wide"]];
+               ["hard half", "wide"], ["gap over budgets", "wide"], ["sampled, thousand", "wide"], ["taught", "wide"], ["seeds", "wide"]];
 const rank = (entries) => {
   at("ranking").tHead.replaceChildren(element("tr", {}, ...HEADS.map(([text, kind]) =>
     element("th", { scope: "col", className: kind, textContent: text }))));
@@ -171,8 +176,8 @@ const rank = (entries) => {
   at("ranking").tBodies[0].replaceChildren(...entries.map((entry, place) => {
     const meter = element("span", { className: "meter", style: `width:${Math.max(0, 100 * regret(entry) / worst)}%;background:${ink(entry)}` });
     const [t, a] = entry.hard;
-    const texts = [`${percent(entry.a)}`, entry.t.toFixed(1), `${(100 * a).toFixed(0)} % @ ${t.toFixed(1)}`];
-    const more = [entry.gap === null ? "–" : entry.gap.toFixed(1), (entry.sampled / 1000).toFixed(0), `${(100 * entry.taught).toFixed(0)} %`, entry.seeds.length];
+    const texts = [percent(entry.a), entry.t.toFixed(1)];
+    const more = [`${(100 * a).toFixed(0)} % @ ${t.toFixed(1)}`, entry.gap === null ? "–" : entry.gap.toFixed(1), (entry.sampled / 1000).toFixed(0), `${(100 * entry.taught).toFixed(0)} %`, entry.seeds.length];
     const line = element("tr", { tabIndex: 0, className: state.chosen === entry.name ? "chosen" : "" },
       element("td", { textContent: place + 1 }),
       element("th", { scope: "row" }, entry.name, element("span", { className: "made", textContent: entry.made })),

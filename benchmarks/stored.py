@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import Cell
+from benchmarks.cells import ORIGIN, Cell
 from concise_rl.data import Prompt
 from concise_rl.evaluation import Evaluation, EvaluationRow
 from concise_rl.evaluation.tradeoff import behaviour
@@ -83,7 +83,7 @@ def problems(task: str) -> tuple[Prompt, ...]:
 def pack(cell: Cell, runs: Path) -> tuple[Record, Record]:
     """The records of a cell's run folder: the model before training, and after it."""
     folder = cell.folder(runs)
-    origin = json.loads((folder / "origin.json").read_text())
+    origin = json.loads((folder / ORIGIN).read_text())
     config, metrics, summary = read_config(folder)["trainer"], read_metrics(folder), read_summary(folder)
     rows_a_step = config["per_device_train_batch_size"] * config["gradient_accumulation_steps"]
     start = Cell(cell.task, BEFORE, cell.seed)

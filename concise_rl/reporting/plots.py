@@ -268,11 +268,11 @@ def plot_methods(
     axes.set_ylabel("accuracy, % (more is better)")
     axes.grid(alpha=0.3)
     figure.canvas.draw()  # labels are placed by where the points come to lie
-    _name_points(axes, {name: (found["mean_tokens"], 100 * found["accuracy"]) for name, found, _ in points})
+    name_points(axes, {name: (found["mean_tokens"], 100 * found["accuracy"]) for name, found, _ in points})
     figure.savefig(path, metadata={"Date": None} if str(path).endswith(".svg") else None)
 
 
-def _name_points(axes: Any, points: Mapping[str, tuple[float, float]]) -> None:
+def name_points(axes: Any, points: Mapping[str, tuple[float, float]]) -> None:
     """Write each point's name beside it, where no point and no other name is yet."""
     scale = axes.figure.dpi / 72
     dots = {name: axes.transData.transform(point) / scale for name, point in points.items()}

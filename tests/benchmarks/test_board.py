@@ -6,48 +6,16 @@ import csv
 import json
 from argparse import Namespace
 from collections.abc import Iterator
-from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import pytest
 
 from benchmarks import board, methods, stored
 from benchmarks.cells import Cell
-from benchmarks.stored import BEFORE, Record
+from benchmarks.stored import BEFORE
 from concise_rl.evaluation import Evaluation
-from concise_rl.evaluation.tradeoff import behaviour
-from concise_rl.testbeds import running_total as m
+from tests.benchmarks.fake import BED, records
 from tests.reporting.compare.chromium import Chromium, find
-
-BED = "running_total"
-
-
-def merging(n: int, merged: int) -> tuple[int, ...]:
-    return (merged,) * (n // merged) + (n % merged,) * (n % merged > 0)
-
-
-def composer(cell: Cell, merged: int) -> Record:
-    """A policy of bed M that merges so many operations into each total, and is wrong the oftener the more it merges."""
-    questions = [str(prompt.messages[0]["content"]) for prompt in stored.problems(BED)]
-    texts = [m.completion(q, merging(len(m.totals(q)) - 1, merged)) for q in questions]
-    tokens = tuple(len(text.replace("<think>", "T").replace("</think>", "T")) + 1 for text in texts)
-    right = "".join("0" if place % 50 < 3 * merged - 2 * cell.seed else "1" for place in range(len(texts)))
-    took = {"steps": 120, "seconds": 60.0, "sampled_tokens": 9000, "taught": 0.5}
-    record = Record(cell, right, tokens, None, "abc", "2026-01-01", **took)
-    rows = [replace(row, completion=text) for row, text in zip(record.rows(), texts, strict=True)]
-    return replace(record, behaviour=behaviour(rows))
-
-
-@cache
-def records() -> dict[Cell, Record]:
-    """Two methods and three settings of one, on bed M; one has two seeds."""
-    sweep = [Cell(BED, "kimi", 0, f"weight={w}", (f"shaper.kimi_length.weight={w}",)) for w in ("0.25", "0.5")]
-    own = {
-        Cell(BED, BEFORE, 0): 2, Cell(BED, BEFORE, 1): 2, Cell(BED, "grpo", 0): 1, Cell(BED, "grpo", 1): 1,
-        Cell(BED, "kimi", 0): 4, sweep[0]: 1, sweep[1]: 2,
-    }  # fmt: skip
-    return {cell: composer(cell, merged) for cell, merged in own.items()}
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +58,7 @@ def test_a_run_folder_is_packed_once(tmp_path):
     own = found[cell]
     assert (own.right, own.tokens) == (record.right, record.tokens), "in the order of the problems"
     assert (own.steps, own.seconds, own.sampled_tokens, own.taught) == (2, 7.2, 128 * 30, 0.75)
-    (folder / "summary.json").unlink()
+    (folder / "origin.json").unlink()
     assert stored.collect([cell], tmp_path / "runs", tmp_path / "cells") == found
 
 

@@ -16,11 +16,11 @@ from benchmarks.stored import BEFORE, Record, problems
 from concise_rl.commands import config
 from concise_rl.data import Prompt
 from concise_rl.evaluation import EvaluationRow
-from concise_rl.evaluation.tradeoff import behaviour
 from concise_rl.methods.recipes import method_names
-from concise_rl.testbeds import TESTBEDS, which_sum
+from concise_rl.testbeds import TESTBEDS
 from concise_rl.testbeds.warmup import build_tokenizer
-from concise_rl.verifiers import Exact, Verdict
+from concise_rl.verifiers import Verdict
+from tests.benchmarks.fake import checker
 
 
 def row(length: int, correct: bool, prompt_id: str = "p") -> EvaluationRow:
@@ -84,6 +84,7 @@ def test_a_cell_is_run_once_and_a_failed_one_stops_no_other(tmp_path, monkeypatc
             raise RuntimeError("out of memory")
         cell.folder(runs).mkdir(parents=True)
         (cell.folder(runs) / "summary.json").write_text(json.dumps({"headline": "tokens -1 %"}))
+        (cell.folder(runs) / "origin.json").write_text("{}")
 
     monkeypatch.setattr(cells, "train", fake)
     wanted = [Cell("t", "pear", 0), Cell("t", "hapo", 0), Cell("t", "hapo", 0, "weight=2", ("shaper.hapo.weight=2",))]
@@ -127,21 +128,6 @@ def test_a_row_pools_its_seeds_and_keeps_what_each_found():
     assert re.search(r"\| 2 \| 100.0 \[[\d.]+, 100.0\] \| 0.0 \| 12.0 \[12.0, 12.0\] \| 4.0 \|", line)
     assert "against" not in found
     assert leaderboard.stored_frontier([found]) is None
-
-
-def checker(method: str, most: int, seed: int = 0) -> Record:
-    """A policy of bed S that checks at most so many options, rightly."""
-    texts = [which_sum.completion(str(p.messages[0]["content"]), most) for p in problems("which_sum")]
-    rows = [
-        EvaluationRow(
-            p.id, 0, str(p.messages[0]["content"]), p.reference, text, which_sum.tokens(text), None, False,
-            Exact()(text, p.reference), p.columns,
-        )
-        for p, text in zip(problems("which_sum"), texts, strict=True)
-    ]  # fmt: skip
-    answers = "".join("1" if row.correct else "0" for row in rows)
-    lengths = tuple(row.length for row in rows)
-    return Record(Cell("which_sum", method, seed), answers, lengths, behaviour(rows), "abc", "2026-01-01", steps=40)
 
 
 def test_a_row_of_a_bed_is_held_against_its_frontier():
