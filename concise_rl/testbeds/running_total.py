@@ -188,8 +188,10 @@ MEASURED = {2: 256, 4: 1024, 6: 1024, 8: 512}
 
 
 def measured_problems(split: str) -> list[Prompt]:
-    """So many problems of each level of a split, level by level."""
-    return [p for n, size in MEASURED.items() for p in RunningTotal(levels=[n], **{f"{split}_size": size}).load(split)]
+    """So many problems of each level of the split `law` or `test`, level by level."""
+    return [
+        p for n, size in MEASURED.items() for p in RunningTotal(levels=[n], test_size=size, law_size=size).load(split)
+    ]
 
 
 @dataclass
