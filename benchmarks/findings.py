@@ -274,7 +274,7 @@ def plot_thresholds(found: Sequence[Outcome], path: Path) -> None:
         axes.plot(own.threshold, own.tokens, "o", color=ORANGE if own.stopped else BLUE)
     points = {own.name: (own.threshold, own.tokens) for own in found}
     axes.set(xlabel="h*, from the method's own credit, without a model", ylabel="mean tokens of the trained policy")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.12 * max(own.tokens for own in found))
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left")
     figure.canvas.draw()

@@ -161,11 +161,11 @@ def rows_of(cells: Sequence[Cell], records: Records) -> list[Row]:
 
 
 def sweep_rows(options: argparse.Namespace, records: Records) -> list[Row]:
-    """A row for each value of each coefficient, of the methods that have a record at three or more."""
+    """A row for each value of each coefficient, of the methods that have a record at two or more."""
     rows = []
     for method in options.methods:
         done = [(cell, value) for cell, value in swept([method], options.seeds[0]) if cell in records]
-        for cell, value in done if len(done) >= 3 else ():
+        for cell, value in done if len(done) > 1 else ():
             named = {"coefficient": COEFFICIENTS[method].name, "value": f"{value:g}"}
             rows += [row | named for row in rows_of([cell], records)]
     return rows

@@ -128,14 +128,16 @@ def against_frontier(rows: Rows, frontier: Frontier, prices: Sequence[float] = P
     problems = Problems.of(rows)
     right_PC, tokens_PC = _cut(rows, problems)
     best_K = np.array([frontier.best(price).value(price) for price in prices])
+    corner_tokens, corner_accuracy = zip(*((p.tokens, p.accuracy) for p in frontier.mixtures), strict=True)
 
     def statistic(weights_BP: np.ndarray) -> np.ndarray:
         counts_B1 = (weights_BP @ problems.counts_P)[:, None]
         accuracy_BC, tokens_BC = weights_BP @ right_PC / counts_B1, weights_BP @ tokens_PC / counts_B1
         accuracy_B, mean_B = accuracy_BC[:, -1], tokens_BC[:, -1]
         regret_BK = 100 * (best_K - (accuracy_B[:, None] - mean_B[:, None] * np.array(prices)))
-        below_B = [100 * (frontier.accuracy_at(t) - a) for a, t in zip(accuracy_B, mean_B, strict=True)]
-        beyond_B = [t - frontier.tokens_at(a) for a, t in zip(accuracy_B, mean_B, strict=True)]
+        # As `accuracy_at` and `tokens_at` have it, of all resamples at once.
+        below_B = 100 * (np.interp(mean_B, corner_tokens, corner_accuracy, left=np.nan) - accuracy_B)
+        beyond_B = mean_B - np.interp(accuracy_B, corner_accuracy, corner_tokens, right=np.nan)
         gap_B = [100 * frontier.gap(t, a) for a, t in zip(accuracy_BC, tokens_BC, strict=True)]
         return np.column_stack([regret_BK, below_B, beyond_B, gap_B])
 
