@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+ORIGIN = "origin.json"
+"""Commit and date of a cell, written when it is whole."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Cell:
         return runs / self.task / "-".join(filter(None, (self.method, self.setting, f"seed{self.seed}")))
 
     def done(self, runs: Path) -> bool:
-        return (self.folder(runs) / "summary.json").exists()
+        return (self.folder(runs) / ORIGIN).exists()
 
     def __str__(self) -> str:
         return " ".join(filter(None, (self.task, self.method, self.setting, f"seed {self.seed}")))
@@ -58,7 +60,7 @@ def train(cell: Cell, runs: Path, overrides: Sequence[str]) -> None:
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     origin = {"commit": commit(), "date": time.strftime("%Y-%m-%d")}
-    (cell.folder(runs) / "origin.json").write_text(json.dumps(origin) + "\n")
+    (cell.folder(runs) / ORIGIN).write_text(json.dumps(origin) + "\n")
 
 
 def train_all(

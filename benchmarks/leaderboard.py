@@ -1,20 +1,26 @@
-"""Cells to rows of a leaderboard, and rows to a Markdown table, a CSV and pictures."""
+"""Records of cells to rows of a leaderboard, and rows to a Markdown table, a CSV and pictures."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
 import json
+import os
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import Cell
+import numpy as np
+
+from benchmarks.cells import processor
+from benchmarks.stored import Record
 from concise_rl.evaluation import Evaluation, EvaluationRow, difference
 from concise_rl.evaluation.measures import curve_summary
-from concise_rl.evaluation.tradeoff import against_frontier, behaviour, known_frontier, slices
+from concise_rl.evaluation.tradeoff import against_frontier, known_frontier, slices
 from concise_rl.reporting.plots import BLUE, GREY, ORANGE
+from concise_rl.reporting.summary import markdown_table
+from concise_rl.reporting.tradeoff import behaviour_table, regret_table, slice_table
 from concise_rl.testbeds.frontier import PRICES
 
 BUDGETS = (8, 16, 32, 64, 128)
@@ -23,30 +29,27 @@ BUDGETS = (8, 16, 32, 64, 128)
 FINDINGS = "<!-- findings -->"
 """What a page says between this and its next heading is written by hand, and kept when the page is made again."""
 
+BEFORE = "*before training*"
+
 Row = dict[str, Any]
 
 
-def row_of(cells: Sequence[Cell], runs: Path) -> Row:
-    """Cells that differ in their seed alone, as one row.
+def row_of(records: Sequence[Record], before: Sequence[Record]) -> Row:
+    """Records that differ in their seed alone, as one row.
 
     Means, and 95 % intervals of a bootstrap over problems, the seeds being samples of each problem.
 
     Args:
-        cells: all of them done.
-        runs: where they are stored.
+        records: of one method and setting.
+        before: the model before training, of the same seeds.
 
-    On a bed whose best is known there are also `against` (`against_frontier`), `slices`, `behaviour` and `frontier`,
-    its corners as pairs of tokens and accuracy.
+    On a bed whose best is known there are also `against` (`against_frontier`), `slices`, `behaviour` (mean over seeds)
+    and `frontier`, its corners as pairs of tokens and accuracy.
     """
-    folders = [cell.folder(runs) for cell in cells]
-    before, after = (
-        Evaluation.pooled([Evaluation.load(folder / f"evaluation-{name}.jsonl") for folder in folders])
-        for name in ("before", "after")
-    )
-    summaries = [json.loads((folder / "summary.json").read_text()) for folder in folders]
-    origins = [json.loads((folder / "origin.json").read_text()) for folder in folders]
-    found, change, area = after.summary(), difference(before, after), within_budgets(after.rows)
-    row: Row = {"method": cells[0].method, "setting": cells[0].setting, "seeds": len(cells)}
+    start, end = (Evaluation.pooled([Evaluation(record.rows()) for record in own]) for own in (before, records))
+    found, change, area = end.summary(), difference(start, end), within_budgets(end.rows)
+    cell = records[0].cell
+    row: Row = {"method": cell.method, "setting": cell.setting, "seeds": len(records)}
     for source, names in (
         (found, ("accuracy", "mean_tokens", "oracle_ratio")),
         (change, ("accuracy_points", "tokens_percent", "aes")),
@@ -56,32 +59,55 @@ def row_of(cells: Sequence[Cell], runs: Path) -> Row:
             row |= {name: source[name], f"{name}_interval": source.get(f"{name}_interval")}
     return (
         row
-        | bed_numbers(after)
+        | bed_numbers(end.rows, records)
         | {
-            "steps": sorted({summary["steps"] for summary in summaries}),
-            "training_seconds": statistics.median(summary["training_seconds"] for summary in summaries),
-            "accuracy_seeds": [summary["after"]["accuracy"] for summary in summaries],
-            "mean_tokens_seeds": [summary["after"]["mean_tokens"] for summary in summaries],
-            "commits": sorted({origin["commit"] for origin in origins}),
-            "dates": sorted({origin["date"] for origin in origins}),
-            "before": before.summary()
-            | bed_numbers(before)
-            | {name: within_budgets(before.rows)[name] for name in ("budget_area",)},
+            "steps": sorted({record.steps for record in records}),
+            "training_seconds": statistics.median(record.seconds for record in records),
+            "sampled_tokens": statistics.fmean(record.sampled_tokens for record in records),
+            "taught": statistics.fmean(record.taught for record in records),
+            "covariance": covariance(records),
+            "accuracy_seeds": [record.right.count("1") / len(record.right) for record in records],
+            "mean_tokens_seeds": [statistics.fmean(record.tokens) for record in records],
+            "commits": sorted({record.commit for record in records}),
+            "dates": sorted({record.date for record in records}),
+            "before": start.summary()
+            | bed_numbers(start.rows, before)
+            | {name: within_budgets(start.rows)[name] for name in ("budget_area",)},
         }
     )
 
 
-def bed_numbers(evaluation: Evaluation) -> Row:
-    """An evaluation against its bed's frontier; empty where there is none."""
-    frontier = known_frontier(evaluation.rows)
+def covariance(records: Sequence[Record]) -> list[float]:
+    """Of mean accuracy and mean tokens over problems, seeds averaged: variance, covariance, variance of the means.
+
+    With them the standard error of accuracy - price * tokens is known at any price.
+    """
+    right_SP = np.array([[character == "1" for character in record.right] for record in records], dtype=float)
+    tokens_SP = np.array([record.tokens for record in records], dtype=float)
+    found = np.cov(right_SP.mean(0), tokens_SP.mean(0)) / right_SP.shape[1]
+    return [float(found[0, 0]), float(found[0, 1]), float(found[1, 1])]
+
+
+def bed_numbers(rows: Sequence[EvaluationRow], records: Sequence[Record]) -> Row:
+    """Rows against their bed's frontier; empty where there is none."""
+    frontier = known_frontier(rows)
     if frontier is None:
         return {}
     return {
-        "against": against_frontier(evaluation.rows, frontier),
-        "slices": slices(evaluation.rows),
-        "behaviour": behaviour(evaluation.rows),
+        "against": against_frontier(rows, frontier),
+        "slices": slices(rows),
+        "behaviour": mean_of([record.behaviour for record in records]),
         "frontier": [[point.tokens, point.accuracy] for point in frontier.mixtures],
     }
+
+
+def mean_of(found: Sequence[Any]) -> Any:
+    """Dicts of numbers as one of their means, key by key; what is None in one is left out of the mean."""
+    if any(isinstance(own, Mapping) for own in found):
+        keys = dict.fromkeys(key for own in found for key in own or ())
+        return {key: mean_of([own[key] for own in found if own and key in own]) for key in keys}
+    numbers = [own for own in found if own is not None]
+    return statistics.fmean(numbers) if numbers else None
 
 
 def ranked(rows: Sequence[Row]) -> list[Row]:
@@ -135,63 +161,12 @@ def table(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _bed_rows(rows: Sequence[Row]) -> list[tuple[str, Row]]:
-    """Name and numbers of each row, the reasoner before training last."""
-    named = [(" ".join(filter(None, (row["method"], row["setting"]))), row) for row in rows]
-    return [*named, ("*before training*", rows[0]["before"])]
-
-
-def frontier_table(rows: Sequence[Row]) -> list[str]:
-    """Regret at each price with its rank, and the distances to the frontier."""
-    prices = [f"{price:g}" for price in PRICES]
-    ranks = {p: sorted(row["against"]["regret"][p]["regret"] for row in rows) for p in prices}
-    heads = [
-        "method",
-        *(f"regret at {p}" for p in prices),
-        *("rank" for _ in prices),
-        "below, points",
-        "beyond, tokens",
-    ]
-    lines = [f"| {' | '.join(heads)} |", "|---|" + "--:|" * (len(heads) - 1)]
-    for name, row in _bed_rows(rows):
-        found = row["against"]
-        regrets = [found["regret"][p] for p in prices]
-        trained = row is not rows[0]["before"]
-        places = [str(ranks[p].index(r["regret"]) + 1) if trained else "" for p, r in zip(prices, regrets, strict=True)]
-        cells = [name, *(with_interval(r, "regret", ".1f") for r in regrets), *places]
-        cells += [with_interval(found, distance, ".1f") for distance in ("below", "beyond")]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
-def level_table(rows: Sequence[Row]) -> list[str]:
-    """Accuracy and tokens by level, on the hard half and on the traps."""
-    names = list(rows[0]["slices"])
-    lines = [f"| method | {' | '.join(names)} |", "|---|" + "--:|" * len(names)]
-    for name, row in _bed_rows(rows):
-        cells = [f"{100 * row['slices'][n]['accuracy']:.1f} @ {row['slices'][n]['mean_tokens']:.1f}" for n in names]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return lines
-
-
-def behaviour_table(task: str, rows: Sequence[Row]) -> list[str]:
-    """What the policies do, level by level, and how well: pressing and learning told apart."""
-    levels = list(rows[0]["behaviour"]["levels"])
-    merges = task == "running_total"
-    heads = ["method", *(f"{'totals' if merges else 'checks'}, {'n' if merges else 'N'}={level}" for level in levels)]
-    heads += ["error of 1, %", "of 2", "of 3", "by the law, %"] if merges else ["waste, N=5", "sound, %"]
-    lines = [f"| {' | '.join(heads)} |", "|---|" + "--:|" * (len(heads) - 1)]
-    for name, row in _bed_rows(rows):
-        found = row["behaviour"]
-        own = [found["levels"][level]["totals" if merges else "checks"] for level in levels]
-        if merges:
-            errors = [found["skill"].get(m, {}).get("error") for m in ("1", "2", "3")]
-            own += [*(None if e is None else 100 * e for e in errors), 100 * found["law_accuracy"]]
-        else:
-            sound = found["skill"]["sound"]
-            own += [found["levels"][levels[-1]]["waste"], None if sound is None else 100 * sound]
-        lines.append(f"| {name} | {' | '.join('' if value is None else f'{value:.1f}' for value in own)} |")
-    return lines
+def bed_tables(rows: Sequence[Row]) -> list[str]:
+    """Regret and distances, levels and slices, composition and skill; the reasoner before training last."""
+    entries = {" ".join(filter(None, (row["method"], row["setting"]))): row for row in rows}
+    entries[BEFORE] = rows[0]["before"]
+    tables = regret_table(entries, unranked=(BEFORE,)), slice_table(entries), behaviour_table(entries)
+    return [line for own in tables if own for line in (*markdown_table(own).splitlines(), "")]
 
 
 def with_interval(row: Mapping[str, Any], name: str, form: str, factor: float = 1.0) -> str:
@@ -200,6 +175,17 @@ def with_interval(row: Mapping[str, Any], name: str, form: str, factor: float = 
         return ""
     value, low, high = (format(factor * v, form) for v in (row[name], *row[f"{name}_interval"]))
     return f"{value} [{low}, {high}]"
+
+
+def facts(rows: Sequence[Row]) -> str:
+    """When, where and by what the rows were made."""
+    commits, dates, steps = (
+        sorted({item for row in rows for item in row[name]}) for name in ("commits", "dates", "steps")
+    )
+    return (
+        f"Trained on {', '.join(dates)}, commit {', '.join(commits)}, {processor()}, {os.cpu_count()} cores, one "
+        f"OpenMP thread a run; {', '.join(map(str, steps))} steps of 16 prompts x 8 completions."
+    )
 
 
 def start(rows: Sequence[Row]) -> str:

@@ -6,9 +6,9 @@
     python benchmarks/methods.py --tasks which_sum --methods grpo hapo --seeds 0 --steps 20 --runs /tmp/t --out /tmp/t
 
 Tasks are the two test beds whose best is known, the embedded task, and two of reasoning-gym, for each of which
-`benchmarks/reasoners.py` warms up a tiny reasoner. Each cell (task, method, seed, coefficient) is one
-`concise-rl train` in a folder of its own and is run once. Tables are written from the cells' folders, so they can be
-made again at any time.
+`benchmarks/reasoners.py` warms up a tiny reasoner. Each cell (task, method, seed, setting) is one `concise-rl train` in
+a folder of its own and is run once. What is kept of it, `benchmarks/stored.py` packs into docs/results/cells, from
+which all pages are made. The beds have one of their own (`benchmarks/board.py`).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks import leaderboard
-from benchmarks.cells import ROOT, Cell, processor, train_all
+from benchmarks import board, leaderboard, stored
+from benchmarks.cells import ROOT, Cell, train_all
 from benchmarks.leaderboard import Row, row_of
 from benchmarks.reasoners import REASONERS, prepare
 from concise_rl.methods.recipes import method_names
@@ -34,8 +34,6 @@ SWEPT = "running_total"
 """Where coefficients are compared: the bed on which they make a difference."""
 
 TITLES = {
-    "running_total": "Test bed M: running totals, skip a step and risk an error",
-    "which_sum": "Test bed S: which sum, check or guess",
     "chain_sum": "The embedded task: re-checks that buy nothing",
     "count_bits": "reasoning-gym: count_bits",
     "spell_backward": "reasoning-gym: spell_backward",
@@ -65,6 +63,24 @@ COEFFICIENTS = {
 """GRPO, Dr.GRPO and RLOO have none, and Shop-R1's factor is divided out where the answer is the only part."""
 
 
+Records = Mapping[Cell, stored.Record]
+
+UNSCALED = "advantage.group_relative.scale=none"
+
+VARIANTS = {
+    ("canon_length", "alpha=0.9"): ("advantage.canon.alpha=0.9",),
+    ("hapo", "weight=0.25"): ("shaper.hapo.weight=0.25",),
+    ("kimi", "weight=0.25"): ("shaper.kimi_length.weight=0.25",),
+    ("kimi", "weight=0.25_unscaled"): ("shaper.kimi_length.weight=0.25", UNSCALED),
+    ("kimi", "weight=1_unscaled"): ("shaper.kimi_length.weight=1", UNSCALED),
+}
+"""Method and setting to its overrides: what competes on the beds beside the recipes."""
+
+GROUP_SIZES = (2, 4)
+"""Completions a prompt, as many rows a step as ever: where history may help that a group's own statistics do not."""
+GROUPED = ("grpo", "hapo", "kimi")
+
+
 def of_levels(method: str, task: str) -> tuple[str, ...]:
     """What a method's recipe needs to know of the task's levels of difficulty."""
     if method != "gui_g1":
@@ -79,6 +95,30 @@ def of_levels(method: str, task: str) -> tuple[str, ...]:
 def cells_of(task: str, methods: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
     """The leaderboard of a task, seed by seed."""
     return [Cell(task, method, seed, overrides=of_levels(method, task)) for seed in seeds for method in methods]
+
+
+def competing(task: str, methods: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
+    """What a task's leaderboard ranks: the recipes and, on a bed, the variants of the methods; seed by seed."""
+    variants = [item for item in VARIANTS.items() if item[0][0] in methods and task in BEDS]
+    return [
+        cell
+        for seed in seeds
+        for cell in (
+            *cells_of(task, methods, [seed]),
+            *(Cell(task, method, seed, setting, overrides) for (method, setting), overrides in variants),
+        )
+    ]
+
+
+def grouped(methods: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
+    """Small groups on bed M."""
+    return [
+        Cell(SWEPT, method, seed, f"group={size}", (f"trainer.num_generations={size}",))
+        for seed in seeds
+        for size in GROUP_SIZES
+        for method in GROUPED
+        if method in methods
+    ]
 
 
 def swept(methods: Sequence[str], seed: int) -> list[tuple[Cell, float]]:
@@ -96,55 +136,71 @@ def swept(methods: Sequence[str], seed: int) -> list[tuple[Cell, float]]:
     return found
 
 
-def task_rows(task: str, options: argparse.Namespace) -> list[Row]:
-    """A row for each method that has a finished cell; by regret where the best is known, else the shortest first."""
+def plan(options: argparse.Namespace) -> list[Cell]:
+    """All cells, in the order in which they teach most: a seed of every task, the sweeps, the other seeds."""
+    first, *others = options.seeds
+    cells = [cell for task in options.tasks for cell in competing(task, options.methods, [first])]
+    if SWEPT in options.tasks:
+        cells += [cell for cell, _ in swept(options.methods, first)]
+        cells += grouped(options.methods, options.seeds)
+    cells += [cell for seed in others for task in options.tasks for cell in competing(task, options.methods, [seed])]
+    return list(dict.fromkeys(cells))
+
+
+def rows_of(cells: Sequence[Cell], records: Records) -> list[Row]:
+    """A row for each method and setting with a record: by regret where the best is known, else the shortest first."""
+    found: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        if cell in records:
+            found.setdefault((cell.method, cell.setting), []).append(cell)
     rows = []
-    for method in options.methods:
-        cells = [cell for cell in cells_of(task, [method], options.seeds) if cell.done(options.runs)]
-        if cells:
-            rows.append(row_of(cells, options.runs))
+    for own in found.values():
+        befores = [records[Cell(cell.task, stored.BEFORE, cell.seed)] for cell in own]
+        rows.append(row_of([records[cell] for cell in own], befores))
     return leaderboard.ranked(rows)
 
 
-def sweep_rows(options: argparse.Namespace) -> list[Row]:
-    """A row for each value of each coefficient, of the methods that have a finished cell at three or more."""
+def sweep_rows(options: argparse.Namespace, records: Records) -> list[Row]:
+    """A row for each value of each coefficient, of the methods that have a record at two or more."""
     rows = []
     for method in options.methods:
-        done = [(cell, value) for cell, value in swept([method], options.seeds[0]) if cell.done(options.runs)]
-        for cell, value in done if len(done) >= 3 else ():
+        done = [(cell, value) for cell, value in swept([method], options.seeds[0]) if cell in records]
+        for cell, value in done if len(done) > 1 else ():
             named = {"coefficient": COEFFICIENTS[method].name, "value": f"{value:g}"}
-            rows.append(row_of([cell], options.runs) | named)
+            rows += [row | named for row in rows_of([cell], records)]
     return rows
 
 
-def pages(options: argparse.Namespace) -> None:
-    """Tables and pictures of all finished cells."""
-    options.out.mkdir(parents=True, exist_ok=True)
-    lines = ["# Methods at one budget", "", *PREFACE, "", leaderboard.findings(options.out / "README.md")]
-    for task in options.tasks:
-        rows = task_rows(task, options)
-        if rows:
+def pages(options: argparse.Namespace, records: Records) -> None:
+    """Tables and pictures of all cells that are there: the beds on one page, the other tasks on another."""
+    cells = plan(options)
+    sweeps = sweep_rows(options, records) if SWEPT in options.tasks else []
+    tables = {
+        task: rows
+        for task in options.tasks
+        if (rows := rows_of(competing(task, options.methods, options.seeds), records))
+    }
+    beds = {task: rows for task, rows in tables.items() if task in BEDS}
+    if beds:
+        missing = sum(cell.task in BEDS and cell not in records for cell in cells)
+        small = rows_of(grouped(options.methods, options.seeds), records)
+        board.write(options.out, board.Board(beds, sweeps, small, len(cells), missing))
+    others = {task: rows for task, rows in tables.items() if task not in BEDS}
+    if others:
+        page = options.out / "README.md"
+        lines = ["# Methods at one budget", "", *PREFACE, "", leaderboard.findings(page)]
+        for task, rows in others.items():
             lines += [f"## {TITLES[task]}", "", *task_section(task, rows, options)]
-    rows = sweep_rows(options) if SWEPT in options.tasks else []
-    if rows:
-        leaderboard.write(rows, options.out / "coefficients")
-        leaderboard.plot_settings(rows, options.out / "coefficients.png")
-        lines += ["## Coefficients", "", *SWEEP, "", facts(rows), "", *leaderboard.table(rows), ""]
-        lines += ["![accuracy against tokens by coefficient](coefficients.png)", ""]
-    (options.out / "README.md").write_text("\n".join(lines))
-    print(f"written: {options.out / 'README.md'}")
+        page.write_text("\n".join(lines))
+        print(f"written: {page}")
 
 
 def task_section(task: str, rows: Sequence[Row], options: argparse.Namespace) -> list[str]:
-    """The tables of a task, its rows as JSON and CSV, and its picture, with the frontier where it is known."""
+    """The table of a task, its rows as JSON and CSV, and its picture."""
     stem = options.out / ("methods" if task == "chain_sum" else task)
     leaderboard.write(rows, stem)
-    frontier = leaderboard.stored_frontier(rows)
-    plot_methods(rows, stem.with_suffix(".png"), frontier)
-    lines = [facts(rows), leaderboard.start(rows), "", *leaderboard.table(rows), ""]
-    if task in BEDS:
-        lines += [*leaderboard.frontier_table(rows), "", *leaderboard.level_table(rows), ""]
-        lines += [*leaderboard.behaviour_table(task, rows), ""]
+    plot_methods(rows, stem.with_suffix(".png"))
+    lines = [leaderboard.facts(rows), leaderboard.start(rows), "", *leaderboard.table(rows), ""]
     return [*lines, f"![accuracy against tokens]({stem.name}.png)", ""]
 
 
@@ -159,34 +215,16 @@ PREFACE = (
     f"{leaderboard.BUDGETS[-1]} tokens,",
     "  each doubling weighing alike (the trapezoids in log scale); from the stored completions.",
     "- x oracle: tokens over those of the shortest reasoning that shows every step.",
-    "- Regret at a price of a token: value that the method leaves, in points (hundredths of a right answer), against",
-    "  the best policy there is ([testbeds.md](../testbeds.md)). Below: points of accuracy below the frontier at the",
-    "  same tokens. Beyond: tokens beyond those with which the frontier has the same accuracy.",
     "- s: training, median over seeds, on a machine that did other things too: rough.",
     "- Methods that do badly stay.",
     "",
+    "Where thinking pays: [leaderboard.md](leaderboard.md).",
     "On a real language model: [smollm2.md](smollm2.md). The demo's three seeds: [demo.md](demo.md).",
 )
 
-SWEEP = (
-    "Each method's main coefficient at three values on bed M, one seed, all else as its recipe. GRPO,",
-    "Dr.GRPO and RLOO have none; Shop-R1's factor is divided out where the answer is the only part.",
-)
-
-
-def facts(rows: Sequence[Row]) -> str:
-    """When, where and by what the rows were made."""
-    commits, dates, steps = (
-        sorted({item for row in rows for item in row[name]}) for name in ("commits", "dates", "steps")
-    )
-    return (
-        f"Trained on {', '.join(dates)}, commit {', '.join(commits)}, {processor()}, {os.cpu_count()} cores, one "
-        f"OpenMP thread a run; {', '.join(map(str, steps))} steps of 16 prompts x 8 completions."
-    )
-
 
 def run(options: argparse.Namespace) -> None:
-    """Train what is missing: a seed of every task, then the sweep, then the other seeds."""
+    """Train what is neither stored nor trained yet."""
     reasoners = options.runs / "reasoners"
     for task in options.tasks:
         prepare(REASONERS[task], reasoners)
@@ -195,12 +233,9 @@ def run(options: argparse.Namespace) -> None:
     def overrides(cell: Cell) -> list[str]:
         return [*REASONERS[cell.task].overrides(reasoners), *steps, "trainer.save_strategy=no"]
 
-    first, *others = options.seeds
-    cells = [cell for task in options.tasks for cell in cells_of(task, options.methods, [first])]
-    if SWEPT in options.tasks:
-        cells += [cell for cell, _ in swept(options.methods, first)]
-    cells += [cell for seed in others for task in options.tasks for cell in cells_of(task, options.methods, [seed])]
-    train_all(list(dict.fromkeys(cells)), options.runs, overrides, options.workers, options.minutes)
+    records = stored.load(options.out / "cells")
+    missing = [cell for cell in plan(options) if cell not in records]
+    train_all(missing, options.runs, overrides, options.workers, options.minutes)
 
 
 def main() -> None:
@@ -218,7 +253,8 @@ def main() -> None:
     options = parser.parse_args()
     if not options.table:
         run(options)
-    pages(options)
+    options.out.mkdir(parents=True, exist_ok=True)
+    pages(options, stored.collect(plan(options), options.runs, options.out / "cells"))
 
 
 if __name__ == "__main__":

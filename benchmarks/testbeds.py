@@ -1,11 +1,13 @@
 """Do the test beds hold what they promise? Their start, and forced behaviour against the law (docs/testbeds.md).
 
-    python benchmarks/testbeds.py                       # both beds: about four minutes of one core
+    python benchmarks/testbeds.py                       # both beds: about eight minutes of one core
     python benchmarks/testbeds.py --beds which_sum      # one of them
     python benchmarks/testbeds.py --folders running_total=DIR      # another checkpoint, with its law.json
+    python benchmarks/testbeds.py --store docs/results/cells/forced.json      # the forced cells, for criteria.py
 
 Forced: every completion is made to follow a composition, or to check at most k options; its sums, and their errors, are
-the reasoner's own. On 1,024 test problems, one sample each, against a law that was measured on others.
+the reasoner's own. On test problems, one sample each (M: up to 1,024 a level, S: 256), against a law that was
+measured on others.
 """
 
 from __future__ import annotations
@@ -13,24 +15,28 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.cells import commit
 from concise_rl.assets import REASONERS
 from concise_rl.data import Prompt
-from concise_rl.testbeds import TESTBEDS
+from concise_rl.testbeds import WhichSum
 from concise_rl.testbeds.beds import BEDS, checking_frontier
 from concise_rl.testbeds.forcing import Forcer, force_checks, force_composition
 from concise_rl.testbeds.frontier import PRICES, Frontier
 from concise_rl.testbeds.laws import MergingLaw, load_checkpoint
+from concise_rl.testbeds.running_total import measured_problems
 from concise_rl.testbeds.which_sum import RANK_LAW, completion, rank, tokens
 from concise_rl.verifiers import Exact
 
-PROBLEMS = 1024
+CHECKED = 1024
+"""Test problems of bed S."""
 WITHIN = 0.03
 """A forced cell holds its law when accuracy lies this near."""
 
@@ -138,10 +144,10 @@ def checking_cells(forcer: Forcer, prompts: Sequence[Prompt]) -> Iterator[Forced
             yield Forced(f"N={n}: {k} checks", law, forced, error)
 
 
-def page(bed: str, folder: Path) -> list[str]:
-    """All tables of a bed."""
+def page(bed: str, folder: Path) -> tuple[list[str], list[Forced]]:
+    """All tables of a bed, and its forced cells."""
     model, tokenizer = load_checkpoint(folder)
-    prompts = TESTBEDS[bed](test_size=PROBLEMS).load("test")
+    prompts = measured_problems("test") if bed == "running_total" else WhichSum(test_size=CHECKED).load("test")
     forcer = Forcer(model, tokenizer)
     if bed == "running_total":
         law = MergingLaw.load(folder / "law.json")
@@ -151,7 +157,8 @@ def page(bed: str, folder: Path) -> list[str]:
     else:
         frontier = checking_frontier([prompt.messages[0]["content"] for prompt in prompts])
         cells, note = list(checking_cells(forcer, prompts)), f"Exact on these problems; ranks by {dict(RANK_LAW)}."
-    return [f"## {bed}", "", *start(folder), "", *corners(frontier), "", note, "", *forced_table(cells), ""]
+    lines = [f"## {bed}", "", *start(folder), "", *corners(frontier), "", note, "", *forced_table(cells), ""]
+    return lines, cells
 
 
 def main() -> None:
@@ -160,11 +167,17 @@ def main() -> None:
     parser.add_argument(
         "--folders", nargs="*", default=[], metavar="BED=DIR", help="checkpoints other than the shipped"
     )
+    parser.add_argument("--store", type=Path, help="a JSON file for the forced cells")
     options = parser.parse_args()
     folders = {bed: REASONERS[BEDS[bed].model] for bed in BEDS}
     folders |= {bed: Path(folder) for bed, _, folder in (item.partition("=") for item in options.folders)}
+    found = {}
     for bed in options.beds:
-        print("\n".join(page(bed, folders[bed])), flush=True)
+        lines, cells = page(bed, folders[bed])
+        found[bed] = [asdict(cell) for cell in cells]
+        print("\n".join(lines), flush=True)
+    if options.store:
+        options.store.write_text(json.dumps({"commit": commit(), "date": time.strftime("%Y-%m-%d")} | found) + "\n")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks import leaderboard
 from benchmarks.cells import ROOT, Cell, train_all
 from benchmarks.reasoners import REASONERS
+from benchmarks.stored import pack
 from concise_rl.reporting.plots import plot_methods
 
 BED = "running_total"
@@ -35,12 +36,13 @@ def main() -> None:
         return [*REASONERS[cell.task].overrides(options.runs), *steps, "trainer.save_strategy=no"]
 
     train_all(CELLS, options.runs, overrides, options.workers, minutes=None)
-    rows = leaderboard.ranked([leaderboard.row_of([cell], options.runs) for cell in CELLS if cell.done(options.runs)])
+    packed = [pack(cell, options.runs) for cell in CELLS if cell.done(options.runs)]
+    rows = leaderboard.ranked([leaderboard.row_of([after], [before]) for before, after in packed])
     if not rows:
         sys.exit(1)
     picture = options.runs / "tradeoff.png"
     plot_methods(rows, picture, leaderboard.stored_frontier(rows))
-    print("\n".join([*leaderboard.frontier_table(rows), "", *leaderboard.level_table(rows)]))
+    print("\n".join(leaderboard.bed_tables(rows)))
     print(f"accuracy against tokens, with the best that is possible: {picture}")
 
 

@@ -281,11 +281,18 @@ def compare(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--baseline", metavar="NAME", help="what differences are to (default: before training, or first)"
     )
+    parser.add_argument(
+        "--price",
+        nargs="+",
+        type=float,
+        metavar="LAMBDA",
+        help="of a token in units of one right answer: where regret is told (default: three)",
+    )
     options = parser.parse_args(arguments)
 
     from concise_rl.reporting.compare import compare as compare_paths
 
-    written = compare_paths(options.paths, options.out, options.baseline)
+    written = compare_paths(options.paths, options.out, options.baseline, options.price)
     for name, benchmark, sentence in written.sentences:
         print(printable(f"{name} on {benchmark}: {sentence}"))
     for verdict in written.verdicts.values():

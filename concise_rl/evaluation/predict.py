@@ -60,26 +60,28 @@ STOP_FIRST = dict(zip(sorted(which_sum.RANK_LAW), (0.55, 0.5, 0.4, 0.3), strict=
 
 
 class Merging:
-    """Bed M: at (n, k) choose how many operations the next total merges; it is right with the law's chance."""
+    """Bed M: at (n, k) choose how many operations the next total merges; it is right, or recovers, as the law says."""
 
     def __init__(self) -> None:
         task = TESTBEDS["running_total"]()
         self.prompts, self.test = task.load("train"), task.load("test")
-        self.right = {
-            n: {cell: 1 - error for cell, error in level.errors.items()} for n, level in merging_law().levels.items()
-        }
+        self.levels = merging_law().levels
 
     def play(self, prompt: Prompt, choose: Choose, rng: random.Random) -> Episode:
         true = running_total.totals(prompt.messages[-1]["content"])
         n, k, length, correct = len(true) - 1, 0, 3, True
+        level = self.levels[n]
+        composition: tuple[int, ...] = ()
         choices: list[tuple[Hashable, int]] = []
         while k < n:
             start = np.array([0.5, 0.38, 0.12][: n - k] + [0.0] * (n - k - 3))
             merged = choose((n, k), start) + 1
             choices.append(((n, k), merged - 1))
-            correct &= rng.random() < self.right[n][k, merged]
+            correct &= rng.random() >= level.errors[k, merged]
+            composition = (*composition, merged)
             k += merged
             length += (k < n) + len(str(true[k]))
+        correct = correct or rng.random() < level.recovery[composition]
         return Episode(length, correct, choices)
 
 

@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from concise_rl.evaluation.tradeoff import Tradeoff
 from concise_rl.files import replace_text
 from concise_rl.reporting.page import SCRIPT, STYLE
 from concise_rl.reporting.plots import (
@@ -31,6 +32,7 @@ from concise_rl.reporting.summary import (
     printable,
     summary_rows,
 )
+from concise_rl.reporting.tradeoff import frontier_sentence, tradeoff_tables
 
 # A page that may load nothing but itself: a slip in escaping could not fetch or send either.
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -48,6 +50,7 @@ def write_report(
     config: Mapping[str, Any] | None = None,
     facts: Mapping[str, str] | None = None,
     picture: str | Path | None = None,
+    held: Tradeoff | None = None,
 ) -> None:
     """Write the report of a run, whole or not at all.
 
@@ -62,6 +65,7 @@ def write_report(
         config: the resolved configuration.
         facts: short remarks under the title, such as machine, commit, time.
         picture: a PNG shown where the interactive figures cannot be drawn.
+        held: before and after against the best that is possible, where that is known.
 
     Raises:
         UserError: the file cannot be written.
@@ -72,6 +76,7 @@ def write_report(
     sections = [
         _head(title, difference, facts or {}),
         _table(columns, difference),
+        _tradeoff(held),
         _figures("Training", "wide", training, picture),
         _completions(pairs),
         _figures("Every metric, step by step", "small", every_metric, note=_metrics_note(metrics)),
@@ -152,6 +157,14 @@ def _table(columns: Mapping[str, Summary], difference: Summary | None) -> str:
     more = f"<h3>By difficulty</h3>{table_html(levels)}" if levels else ""
     note = "[…] is the 95 % confidence interval; the change is paired by problem."
     return f'<section><h2>Test split</h2>{table}<p class="note">{note}</p>{more}</section>\n'
+
+
+def _tradeoff(held: Tradeoff | None) -> str:
+    if held is None:
+        return ""
+    tables = "".join(f"<h3>{text_html(name)}</h3>{table_html(table)}" for name, table in tradeoff_tables(held).items())
+    note = f'<p class="note">{text_html(frontier_sentence(held))}</p>'
+    return f"<section><h2>What the tokens buy</h2>{tables}{note}</section>\n"
 
 
 def table_html(rows: Sequence[Sequence[str]]) -> str:

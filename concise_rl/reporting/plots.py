@@ -291,12 +291,12 @@ def _point(summary: Mapping[str, Any]) -> tuple[float, float, list[float], list[
 def plot_methods(
     rows: Sequence[Mapping[str, Any]], path: str | Path, frontier: Sequence[Sequence[float]] | None = None
 ) -> None:
-    """Write a PNG: each method's accuracy against its mean tokens, with 95 % intervals, and the model before training.
+    """Draw each method's accuracy against its mean tokens, with 95 % intervals, and the model before training.
 
     Args:
         rows: one a method, with `method`, perhaps `setting`, `accuracy`, `mean_tokens`, their `_interval`s, and
             `before`, a summary.
-        path: of the PNG.
+        path: of the picture, PNG or SVG by its ending.
         frontier: tokens and accuracy of the corners of the best that is possible, drawn as a line.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -327,11 +327,11 @@ def plot_methods(
     axes.set_ylabel("accuracy, % (more is better)")
     axes.grid(alpha=0.3)
     figure.canvas.draw()  # labels are placed by where the points come to lie
-    _name_points(axes, {name: (found["mean_tokens"], 100 * found["accuracy"]) for name, found, _ in points})
-    figure.savefig(path, format="png")
+    name_points(axes, {name: (found["mean_tokens"], 100 * found["accuracy"]) for name, found, _ in points})
+    figure.savefig(path, metadata={"Date": None} if str(path).endswith(".svg") else None)
 
 
-def _name_points(axes: Any, points: Mapping[str, tuple[float, float]]) -> None:
+def name_points(axes: Any, points: Mapping[str, tuple[float, float]]) -> None:
     """Write each point's name beside it, where no point and no other name is yet."""
     scale = axes.figure.dpi / 72
     dots = {name: axes.transData.transform(point) / scale for name, point in points.items()}

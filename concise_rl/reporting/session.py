@@ -13,6 +13,7 @@ from rich.console import Console
 
 from concise_rl.engine.checkpoint import steps as checkpoint_steps
 from concise_rl.evaluation import Evaluation, difference
+from concise_rl.evaluation.tradeoff import known_tradeoff
 from concise_rl.evaluation.validation import Entry, entry_of
 from concise_rl.files import replace_text
 from concise_rl.ranks import rank
@@ -25,6 +26,7 @@ from concise_rl.reporting.run_log import VALIDATION_FILE, RunLog, plain, read_me
 from concise_rl.reporting.run_record import hardware_line, record_start
 from concise_rl.reporting.summary import Answer, CompletionPair, headline, pairs_view, pick_pairs, summary_table
 from concise_rl.reporting.tracking import BACKENDS, TrackedRun, Tracker
+from concise_rl.reporting.tradeoff import frontier_sentence, regret_sentence
 from concise_rl.rollouts import StepSink
 
 EVALUATIONS = {
@@ -179,7 +181,9 @@ class Session:
         if self.log is None:
             return
         metrics = read_metrics(self.folder)
-        columns = {name: found.summary() for name, found in (("before", before), ("after", after)) if found is not None}
+        evaluations = {name: found for name, found in (("before", before), ("after", after)) if found is not None}
+        columns = {name: found.summary() for name, found in evaluations.items()}
+        held = known_tradeoff({name: found.rows for name, found in evaluations.items()})
         change = difference(before, after) if before is not None and after is not None else None
         summary: dict[str, Any] = {**columns, "steps": int(metrics[-1]["step"]) if metrics else 0}
         summary |= {"training_seconds": self.training_seconds, "seconds": time.monotonic() - self._started}
@@ -188,6 +192,8 @@ class Session:
             summary |= {"difference": change, "headline": headline(change)}
         if self.best is not None:
             summary["best"] = self.best
+        if held is not None:
+            summary["tradeoff"] = dict(held.entries)
         self.log.write_summary(summary)
         self.close(summary)
         write_model_card(self.folder, columns, change, self.config, self.record, steps=summary["steps"])
@@ -210,12 +216,15 @@ class Session:
             facts=self._facts(summary["steps"])
             | {name.replace("_", " "): str(value) for name, value in (facts or {}).items()},
             picture=picture,
+            held=held,
         )
         if columns:
             self.console.print()
             if line := sampling_line((after or before or Evaluation([])).settings):
                 self.console.print(f"before and after: {line}", markup=False, soft_wrap=True)
             self.console.print(summary_table(columns, change))
+        if held is not None:
+            self.console.print(f"{regret_sentence(held)}\n{frontier_sentence(held)}", markup=False, soft_wrap=True)
         if change is not None:
             self.console.print(pairs_view(pick_pairs(pairs)))
             self.console.print(f"\n[bold]{headline(change)}[/bold]")

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 PRICES = (0.003, 0.01, 0.03)
 """Prices of a token at which regret is reported by default."""
 
@@ -63,6 +65,38 @@ class Frontier:
     def tokens_at(self, accuracy: float) -> float:
         """Fewest tokens with which a mixture reaches an accuracy; nan above the best policy."""
         return tokens_at(self.mixtures, accuracy)
+
+    def mixture_at(self, tokens: float) -> dict[Any, float]:
+        """The best mixture within so many tokens: each policy that it draws, and how often; one or two of them.
+
+        Raises:
+            ValueError: even the cheapest policy takes more.
+        """
+        if tokens < self.mixtures[0].tokens:
+            raise ValueError(f"tokens={tokens}: the cheapest policy takes {self.mixtures[0].tokens:.1f}")
+        for a, b in itertools.pairwise(self.mixtures):
+            if tokens < b.tokens:
+                share = (tokens - a.tokens) / (b.tokens - a.tokens)
+                return {a.policy: 1 - share, b.policy: share} if share else {a.policy: 1.0}
+        return {self.mixtures[-1].policy: 1.0}
+
+    def gap(self, tokens: Sequence[float], accuracy: Sequence[float]) -> float:
+        """Mean of frontier - curve over token budgets from the cheapest corner to the dearest: `reg` of the two.
+
+        Args:
+            tokens: of the curve's points, rising; it is 0 at 0 tokens, straight between two points, and stays as it is
+                after the last: more budget gives a policy nothing that it does not use.
+            accuracy: of its points.
+
+        nan where the frontier has one corner.
+        """
+        corners, best = zip(*((point.tokens, point.accuracy) for point in self.mixtures), strict=True)
+        if len(corners) < 2:
+            return math.nan
+        own_tokens, own = np.append(0.0, tokens), np.append(0.0, accuracy)
+        inside = own_tokens[(corners[0] < own_tokens) & (own_tokens < corners[-1])]
+        budgets = np.union1d(corners, inside)
+        return reg(budgets, np.interp(budgets, corners, best), np.interp(budgets, own_tokens, own))
 
     def best(self, price: float) -> Point:
         """The pure policy of most value at a price of a token; of equals the cheapest. No mixture is worth more."""
@@ -186,7 +220,11 @@ def best_checks(rank_law: Sequence[float], check_price: float) -> int:
 # --- areas ------------------------------------------------------------------------------------------------------------
 
 
-def reg(budgets: Sequence[float], frontier: Sequence[float], reached: Sequence[float]) -> float:
+def reg(
+    budgets: Sequence[float] | np.ndarray,
+    frontier: Sequence[float] | np.ndarray,
+    reached: Sequence[float] | np.ndarray,
+) -> float:
     """Mean gap to the frontier over token budgets: the trapezoid area between the two curves over the budgets' width.
 
     Reasoning efficiency gap (arXiv 2506.07104; this definition is the project's). Gaps are not clamped, so a curve
@@ -195,13 +233,10 @@ def reg(budgets: Sequence[float], frontier: Sequence[float], reached: Sequence[f
     Raises:
         ValueError: fewer than two budgets, or they do not rise.
     """
-    if len(budgets) < 2 or any(a >= b for a, b in itertools.pairwise(budgets)):
+    if len(budgets) < 2 or (np.diff(budgets) <= 0).any():
         raise ValueError(f"budgets={list(budgets)}: give two or more, rising")
-    gaps = [best - own for best, own in zip(frontier, reached, strict=True)]
-    area = sum(
-        (b - a) * (left + right) / 2 for a, b, left, right in zip(budgets, budgets[1:], gaps, gaps[1:], strict=False)
-    )
-    return area / (budgets[-1] - budgets[0])
+    gaps = np.asarray(frontier) - np.asarray(reached)
+    return float(np.trapezoid(gaps, budgets) / (budgets[-1] - budgets[0]))
 
 
 def empirical(entries: Sequence[Point]) -> Frontier:

@@ -1,8 +1,8 @@
 """What is measured of a reasoner: on bed M how often it gets all totals of a composition right; on S, a check.
 
 Every choice is forced: the model is shown a true completion, and the chance that it writes each total is read from its
-log-probs, at temperature 1. An answer can be right though a total before it was not: how often it recovers is sampled,
-by level and number of totals. The problems are those of the split `law`: nothing is trained on them and no method is
+log-probs, at temperature 1. An answer can be right though a total before it was not: how often it recovers is sampled
+for each composition. The problems are those of the split `law`: nothing is trained on them and no method is
 tested on them.
 
 Axes: P problems of a level, C compositions of its n operations.
@@ -11,7 +11,6 @@ Axes: P problems of a level, C compositions of its n operations.
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,6 +39,7 @@ RESAMPLES = 400
 _ROWS = 128
 _SAMPLED = 64
 """Problems of a level on which recovery is sampled."""
+_PRIOR = 10
 
 
 def cells_of(composition: Composition) -> list[Cell]:
@@ -57,14 +57,14 @@ class Level:
         right_PC: chance that all totals are right, by composition as `compositions` orders them.
         digits_PN: digits of the true totals after 1, ..., n operations.
         errors: mean error of a total by its cell, over the compositions that pass it: what the chances come down to.
-        recovery: by number of totals, the share of right answers where not all totals are right.
+        recovery: by composition, the share of right answers where not all totals are right.
     """
 
     n: int
     right_PC: np.ndarray
     digits_PN: np.ndarray
     errors: dict[Cell, float]
-    recovery: dict[int, float]
+    recovery: dict[Composition, float]
 
     @cached_property
     def compositions(self) -> list[Composition]:
@@ -73,7 +73,7 @@ class Level:
     @cached_property
     def accuracy_PC(self) -> np.ndarray:
         """Chance of a right answer: right + (1 - right) * recovery."""
-        recovery_C = np.array([self.recovery.get(len(composition), 0.0) for composition in self.compositions])
+        recovery_C = np.array([self.recovery[composition] for composition in self.compositions])
         return self.right_PC + (1 - self.right_PC) * recovery_C
 
     @cached_property
@@ -121,13 +121,13 @@ class MergingLaw:
         return low, high
 
     def save(self, path: Path) -> None:
-        """As JSON: by level, each problem's chances to three digits, its digits, and the errors by cell."""
+        """As JSON: by level, each problem's chances in thousandths, its digits, errors by cell, and recovery."""
         stored = {
             str(n): {
                 "errors": {f"{start}+{merged}": round(error, 4) for (start, merged), error in level.errors.items()},
-                "recovery": {str(written): round(share, 4) for written, share in level.recovery.items()},
+                "recovery": {"+".join(map(str, own)): round(share, 4) for own, share in level.recovery.items()},
                 "digits": level.digits_PN.tolist(),
-                "right": np.round(level.right_PC, 3).tolist(),
+                "right": np.round(1000 * level.right_PC).astype(int).tolist(),
             }
             for n, level in self.levels.items()
         }
@@ -154,8 +154,8 @@ def _level(n: int, stored: Mapping[str, Any]) -> Level:
     errors = {
         (int(k), int(m)): e for (k, _, m), e in ((cell.partition("+"), e) for cell, e in stored["errors"].items())
     }
-    recovery = {int(written): share for written, share in stored["recovery"].items()}
-    return Level(n, np.array(stored["right"]), np.array(stored["digits"]), errors, recovery)
+    recovery = {tuple(map(int, own.split("+"))): share for own, share in stored["recovery"].items()}
+    return Level(n, np.array(stored["right"]) / 1000, np.array(stored["digits"]), errors, recovery)
 
 
 def measure_law(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Prompt]) -> MergingLaw:
@@ -182,25 +182,24 @@ def _measure_level(
     return Level(n, right_PC, digits_PN, errors, measure_recovery(Forcer(model, tokenizer), n, questions[:_SAMPLED]))
 
 
-def measure_recovery(forcer: Forcer, n: int, questions: Sequence[str]) -> dict[int, float]:
-    """Share of right answers among the completions in which not all totals are right, by number of totals.
+def measure_recovery(forcer: Forcer, n: int, questions: Sequence[str]) -> dict[Composition, float]:
+    """Share of right answers among the completions in which not all totals are right, by composition.
 
-    Sampled, on two compositions of each number of totals, drawn at random. One total recovers from nothing.
+    Sampled; one total recovers from nothing. Where few have fallen the share is drawn towards that of all compositions
+    of as many totals, which weighs as much as `_PRIOR` completions.
     """
-    rng = random.Random(0)
-    found = {1: 0.0}
-    for written in range(2, n + 1):
-        of_length = [composition for composition in compositions(n) if len(composition) == written]
-        chosen = rng.sample(of_length, min(2, len(of_length)))
-        texts = [
-            (q, text)
-            for c in chosen
-            for q, text in zip(questions, force_composition(forcer, questions, c), strict=True)
-        ]
-        stated = [(q, text, parse(q, text)) for q, text in texts]
+    counts: dict[Composition, tuple[int, int]] = {}
+    for composition in compositions(n):
+        texts = force_composition(forcer, questions, composition) if len(composition) > 1 else ()
+        stated = [(q, text, parse(q, text)) for q, text in zip(questions, texts, strict=len(composition) > 1)]
         fallen = [(q, text) for q, text, own in stated if own is None or not all(total.right for total in own)]
-        recovered = [text.endswith(f"{THINK_CLOSE}{totals(q)[-1]}") for q, text in fallen]
-        found[written] = sum(recovered) / max(1, len(recovered))
+        recovered = sum(text.endswith(f"{THINK_CLOSE}{totals(q)[-1]}") for q, text in fallen)
+        counts[composition] = recovered, len(fallen)
+    found = {}
+    for composition, (recovered, fallen_count) in counts.items():
+        alike = [own for other, own in counts.items() if len(other) == len(composition)]
+        prior = sum(r for r, _ in alike) / max(1, sum(f for _, f in alike))
+        found[composition] = (recovered + _PRIOR * prior) / (fallen_count + _PRIOR)
     return found
 
 

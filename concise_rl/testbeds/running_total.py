@@ -182,6 +182,18 @@ class RunningTotal:
         )
 
 
+MEASURED = {2: 256, 4: 1024, 6: 1024, 8: 512}
+"""Problems of a level on which a law is measured, or held against behaviour: level 2 has few, and each of level 8 has
+128 compositions."""
+
+
+def measured_problems(split: str) -> list[Prompt]:
+    """So many problems of each level of the split `law` or `test`, level by level."""
+    return [
+        p for n, size in MEASURED.items() for p in RunningTotal(levels=[n], test_size=size, law_size=size).load(split)
+    ]
+
+
 @dataclass
 class Merging:
     """The teacher: right totals, each of which merges a random number of operations.

@@ -18,7 +18,7 @@ from concise_rl.errors import UserError
 from concise_rl.testbeds.chain_sum import Overthinking
 from concise_rl.testbeds.gym import CountBits, GymOverthinking, SpellBackward
 from concise_rl.testbeds.laws import load_checkpoint, measure_checks, measure_law
-from concise_rl.testbeds.running_total import Merging, RunningTotal
+from concise_rl.testbeds.running_total import Merging, RunningTotal, measured_problems
 from concise_rl.testbeds.warmup import WarmupConfig, run_warmup
 from concise_rl.testbeds.which_sum import RANK_LAW, Checking, WhichSum
 
@@ -98,7 +98,7 @@ def make(task: str, out_dir: str | Path, seed: int = 0) -> dict[str, Any]:
 def write_law(task: str, folder: Path) -> None:
     """Measure the law of a bed on the reasoner in a folder, and write it there; nothing for a task that has none."""
     if task == "running_total":
-        measure_law(*load_checkpoint(folder), RunningTotal().load("law")).save(folder / "law.json")
+        measure_law(*load_checkpoint(folder), measured_problems("law")).save(folder / "law.json")
     elif task == "which_sum":
         right = measure_checks(*load_checkpoint(folder), WhichSum().load("law"))
         stored = {"rank_law": {str(n): law for n, law in RANK_LAW.items()}, "checks_right": right}

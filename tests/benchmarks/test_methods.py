@@ -6,18 +6,21 @@ import json
 import re
 from math import log
 
+import numpy as np
 import pytest
 
 from benchmarks import cells, leaderboard, methods
 from benchmarks.cells import Cell, train_all
 from benchmarks.reasoners import REASONERS
+from benchmarks.stored import BEFORE, Record, problems
 from concise_rl.commands import config
 from concise_rl.data import Prompt
-from concise_rl.evaluation import Evaluation, EvaluationRow
+from concise_rl.evaluation import EvaluationRow
 from concise_rl.methods.recipes import method_names
-from concise_rl.testbeds import TESTBEDS, WhichSum, which_sum
+from concise_rl.testbeds import TESTBEDS
 from concise_rl.testbeds.warmup import build_tokenizer
-from concise_rl.verifiers import Exact, Verdict
+from concise_rl.verifiers import Verdict
+from tests.benchmarks.fake import checker
 
 
 def row(length: int, correct: bool, prompt_id: str = "p") -> EvaluationRow:
@@ -81,6 +84,7 @@ def test_a_cell_is_run_once_and_a_failed_one_stops_no_other(tmp_path, monkeypatc
             raise RuntimeError("out of memory")
         cell.folder(runs).mkdir(parents=True)
         (cell.folder(runs) / "summary.json").write_text(json.dumps({"headline": "tokens -1 %"}))
+        (cell.folder(runs) / "origin.json").write_text("{}")
 
     monkeypatch.setattr(cells, "train", fake)
     wanted = [Cell("t", "pear", 0), Cell("t", "hapo", 0), Cell("t", "hapo", 0, "weight=2", ("shaper.hapo.weight=2",))]
@@ -102,60 +106,58 @@ def test_budget_area_counts_what_is_right_and_ended_within_each_budget():
     assert found["budget_area"] == pytest.approx(area)
 
 
-def test_a_row_pools_its_seeds_and_keeps_what_each_found(tmp_path):
-    own = [Cell("chain_sum", "hapo", seed) for seed in (0, 1)]
-    for cell, tokens in zip(own, (8, 16), strict=True):
-        folder = cell.folder(tmp_path)
-        folder.mkdir(parents=True)
-        Evaluation([row(20, True), row(20, False, "q")]).save(folder / "evaluation-before.jsonl")
-        Evaluation([row(tokens, True), row(tokens, True, "q")]).save(folder / "evaluation-after.jsonl")
-        summary = {"steps": 32, "training_seconds": 60 + cell.seed, "after": {"accuracy": 1.0, "mean_tokens": tokens}}
-        (folder / "summary.json").write_text(json.dumps(summary))
-        (folder / "origin.json").write_text(json.dumps({"commit": "abc", "date": f"2026-01-0{cell.seed + 1}"}))
-    found = leaderboard.row_of(own, tmp_path)
-    assert (found["seeds"], found["accuracy"], found["mean_tokens"], found["oracle_ratio"]) == (2, 1.0, 12.0, 3.0)
+def record(cell: Cell, right: float, tokens: int, **more) -> Record:
+    """The first share of the problems is right, all take so many tokens."""
+    asked = len(problems(cell.task))
+    answers = "".join("1" if place < right * asked else "0" for place in range(asked))
+    return Record(cell, answers, (tokens,) * asked, None, **{"commit": "abc", "date": "2026-01-01"} | more)
+
+
+def test_a_row_pools_its_seeds_and_keeps_what_each_found():
+    before = [record(Cell("chain_sum", BEFORE, seed), 0.5, 20) for seed in (0, 1)]
+    after = [
+        record(Cell("chain_sum", "hapo", seed), 1.0, tokens, date=f"2026-01-0{seed + 1}", steps=32, seconds=60 + seed,
+               sampled_tokens=1000 + seed, taught=0.5)
+        for seed, tokens in enumerate((8, 16))
+    ]  # fmt: skip
+    found = leaderboard.row_of(after, before)
+    assert (found["seeds"], found["accuracy"], found["mean_tokens"]) == (2, 1.0, 12.0)
     assert found["aes"] == pytest.approx((1 - 12 / 20) + 3 * (1.0 / 0.5 - 1))
-    assert found["dates"] == ["2026-01-01", "2026-01-02"]
+    assert (found["dates"], found["sampled_tokens"], found["taught"]) == (["2026-01-01", "2026-01-02"], 1000.5, 0.5)
     (_, _, line) = leaderboard.table([found])
     assert re.search(r"\| 2 \| 100.0 \[[\d.]+, 100.0\] \| 0.0 \| 12.0 \[12.0, 12.0\] \| 4.0 \|", line)
     assert "against" not in found
     assert leaderboard.stored_frontier([found]) is None
 
 
-def test_a_row_of_a_bed_is_held_against_its_frontier(tmp_path):
+def test_a_row_of_a_bed_is_held_against_its_frontier():
     """A guesser on bed S that was a checker before: its tables name what it gave up, and where."""
-
-    def evaluation(most: int) -> Evaluation:
-        rows = []
-        for prompt in WhichSum(test_size=64).load("test"):
-            question = prompt.messages[0]["content"]
-            text = which_sum.completion(question, most)
-            verdict, tokens = Exact()(text, prompt.reference), which_sum.tokens(text)
-            rows.append(
-                EvaluationRow(
-                    prompt.id, 0, question, prompt.reference, text, tokens, tokens - 2, False, verdict, prompt.columns
-                )
-            )
-        return Evaluation(rows)
-
-    cells = [Cell("which_sum", "kimi", 0), Cell("which_sum", "grpo", 0)]
-    for cell, most in zip(cells, (0, 4), strict=True):
-        folder = cell.folder(tmp_path)
-        folder.mkdir(parents=True)
-        evaluation(5).save(folder / "evaluation-before.jsonl")
-        evaluation(most).save(folder / "evaluation-after.jsonl")
-        summary = {"steps": 40, "training_seconds": 1, "after": {"accuracy": 1.0, "mean_tokens": 4}}
-        (folder / "summary.json").write_text(json.dumps(summary))
-        (folder / "origin.json").write_text(json.dumps({"commit": "abc", "date": "2026-01-01"}))
-    rows = leaderboard.ranked([leaderboard.row_of([cell], tmp_path) for cell in cells])
+    before = [checker(BEFORE, 5)]
+    rows = leaderboard.ranked(
+        [leaderboard.row_of([checker(name, most)], before) for name, most in (("kimi", 0), ("grpo", 4))]
+    )
     assert [row["method"] for row in rows] == ["grpo", "kimi"]
     assert rows[1]["frontier"][0] == [4.0, rows[1]["accuracy"]]
     assert rows[1]["against"]["regret"]["0.03"]["regret"] == pytest.approx(0)
-    table = leaderboard.frontier_table(rows)
-    assert re.search(r"^\| kimi \|.*\| 2 \| 2 \| 1 \|", table[3])
-    assert re.search(r"^\| \*before training\* \|.*\|  \|  \|  \|", table[4])
-    assert re.search(r"^\| kimi \|.* @ 4.0 \| 0.0 @ 4.0 \|$", leaderboard.level_table(rows)[3])
-    assert leaderboard.behaviour_table("which_sum", rows)[3].startswith("| kimi | 0.0 | 0.0 | 0.0 | 0.0 |")
+    lines = leaderboard.bed_tables(rows)
+    regret, levels, done = (place for place, line in enumerate(lines) if line.startswith("| --- "))
+    assert re.search(r"\| 0\.0 \[-3\.\d, 3\.\d\] \| 0\.0 \[-3\.\d, 3\.\d\] \| 0\.0 \[", lines[regret + 2])
+    assert lines[levels + 2].endswith(" @ 4.0 | 0.0 @ 4.0 |")
+    assert lines[done + 2] == "| kimi | 0.0 | 0.0 | 0.0 | 0.0 | 0.0 | – |"
+    assert re.fullmatch(r"\| \*before training\* \| 1\.0 (\| \d\.\d ){3}\| 0\.0 \| 100\.0 \|", lines[done + 3])
+
+
+def test_means_of_numbers_in_dicts_leave_out_what_is_not_there():
+    found = leaderboard.mean_of([{"a": {"b": 1.0, "c": None}}, {"a": {"b": 3.0, "c": 4.0, "d": 5}}])
+    assert found == {"a": {"b": 2.0, "c": 4.0, "d": 5}}
+    assert leaderboard.mean_of([None, None]) is None
+
+
+def test_the_standard_error_of_a_value_follows_from_the_covariance():
+    one = checker("grpo", 2)
+    variance, both, tokens_variance = leaderboard.covariance([one])
+    values = np.array([int(right) - 0.01 * n for right, n in zip(one.right, one.tokens, strict=True)])
+    assert variance - 2 * 0.01 * both + 0.01**2 * tokens_variance == pytest.approx(values.var(ddof=1) / len(values))
 
 
 def test_what_was_written_by_hand_outlives_the_numbers(tmp_path):

@@ -6,7 +6,18 @@ import pytest
 
 from concise_rl.errors import UserError
 from concise_rl.evaluation import EvaluationRow
-from concise_rl.evaluation.tradeoff import against_frontier, behaviour, frontier_of, known_frontier, slices
+from concise_rl.evaluation.tradeoff import (
+    COMPARED,
+    KNOWN,
+    against_frontier,
+    behaviour,
+    budget_curve,
+    frontier_of,
+    known_frontier,
+    known_tradeoff,
+    slices,
+    tradeoff,
+)
 from concise_rl.testbeds import RunningTotal, WhichSum
 from concise_rl.testbeds import running_total as m
 from concise_rl.testbeds import which_sum as s
@@ -118,10 +129,40 @@ def test_skill_and_composition_of_bed_m_are_told_apart():
 def test_where_no_frontier_is_known_the_best_of_the_compared_is_named_so():
     entries = {"a": [row(True, 4), row(False, 4, "q")], "b": [row(True, 9), row(True, 9, "q")], "c": [row(False, 9)]}
     frontier, name = frontier_of(entries)
-    assert name == "best of the compared"
+    assert name == COMPARED
     assert [p.policy for p in frontier.mixtures] == ["a", "b"]
     assert behaviour(entries["a"]) is None
     known, name = frontier_of({"m": answered(RunningTotal(test_size=8).load("test"), lambda q: "")})
-    assert (known, name) == (merging_law().frontier(), "known")
+    assert (known, name) == (merging_law().frontier(), KNOWN)
     with pytest.raises(UserError, match="needs an entry"):
         frontier_of({})
+
+
+def test_a_budget_is_kept_by_cutting_off():
+    rows = [row(True, 4), row(False, 6, "q"), row(True, 10, "r"), row(True, 10, "s")]
+    curve = [(point.accuracy, point.tokens) for point in budget_curve(rows)]
+    assert curve == [(0.25, 4.0), (0.25, (4 + 6 + 6 + 6) / 4), (0.75, 7.5)]
+    found = against_frontier(rows, LINE)
+    assert found["budget_gap"] == pytest.approx(100 * LINE.gap([4.0, 5.5, 7.5], [0.25, 0.25, 0.75]))
+    low, high = found["budget_gap_interval"]
+    assert low < found["budget_gap"] < high
+
+
+def test_the_frontier_of_bed_m_is_that_of_the_levels_asked():
+    prompts = [p for p in RunningTotal().load("test") if p.columns["difficulty"] == 4]
+    rows = answered(prompts, lambda q: m.completion(q, (1,) * 4))
+    frontier = known_frontier(rows)
+    points = merging_law().levels[4].points()
+    assert frontier.best(0.0).accuracy == max(point.accuracy for point in points)
+    assert {len(corner.policy) for corner in frontier.mixtures} == {1}
+
+
+def test_prices_are_of_the_size_of_the_answers_where_no_frontier_is_known():
+    found = tradeoff({"a": [row(True, 400), row(False, 400, "q")], "b": [row(True, 1600), row(True, 1600, "q")]})
+    assert (found.name, found.prices) == (COMPARED, (3e-05, 0.0001, 0.0003))
+    assert found.entries["a"]["against"]["regret"]["0.0001"]["regret"] == pytest.approx(100 * (1 - 0.16 - 0.5 + 0.04))
+    assert known_tradeoff({"a": [row(True, 400)]}) is None
+    assert known_tradeoff({}) is None
+    beds = {"x": answered(RunningTotal(test_size=8).load("test"), lambda q: "<think></think>1")}
+    assert (known_tradeoff(beds).name, known_tradeoff(beds).prices) == (KNOWN, (0.003, 0.01, 0.03))
+    assert tradeoff(beds, [0.5]).prices == (0.5,)

@@ -15,6 +15,8 @@ import pytest
 from rich.console import Console
 
 from concise_rl.errors import UserError
+from concise_rl.evaluation import EvaluationRow
+from concise_rl.evaluation.tradeoff import tradeoff
 from concise_rl.reporting.html import write_report
 from concise_rl.reporting.plots import metric_figures, plot_training, smooth, training_figures
 from concise_rl.reporting.summary import (
@@ -28,6 +30,7 @@ from concise_rl.reporting.summary import (
     summary_markdown,
     summary_table,
 )
+from concise_rl.verifiers import Verdict
 
 from .fake import AFTER, BEFORE, DIFFERENCE, HOSTILE, fake_pairs, fake_run
 
@@ -192,3 +195,14 @@ def test_the_report_without_training_or_pairs(tmp_path) -> None:
     assert len(text) < 50_000, "no figures, no plotly"
     with pytest.raises(UserError, match="cannot write"):
         write_report(tmp_path / "nowhere" / "report.html", title="", columns={})
+
+
+def test_the_report_of_a_bed_holds_it_against_the_best(tmp_path) -> None:
+    rows = [EvaluationRow("p", 0, "q", "a", "a", 10, None, False, Verdict.of(True), {"difficulty": 2})]
+    held = tradeoff({"before": rows, "after": rows}, (0.01,))
+    write_report(tmp_path / "report.html", title="t", columns=COLUMNS, held=held)
+    text = (tmp_path / "report.html").read_text()
+    assert "What the tokens buy" in text
+    assert "regret at 0.01, points" in text
+    write_report(tmp_path / "plain.html", title="t", columns=COLUMNS)
+    assert "What the tokens buy" not in (tmp_path / "plain.html").read_text()

@@ -118,6 +118,31 @@ def test_regret_and_budgets_of_a_frontier():
     assert frontier.tokens_at(frontier.accuracy_at(12.0)) == pytest.approx(12.0)
 
 
+def test_a_mixture_draws_between_the_two_corners_about_its_budget():
+    frontier = bed_s()
+    drawn = frontier.mixture_at(13.0)
+    assert list(drawn) == [(0, 0, 0, 4), (0, 0, 3, 4)]
+    points = {point.policy: point for point in frontier.mixtures}
+    assert sum(share * points[policy].tokens for policy, share in drawn.items()) == pytest.approx(13.0)
+    accuracy = sum(share * points[policy].accuracy for policy, share in drawn.items())
+    assert accuracy == pytest.approx(frontier.accuracy_at(13.0))
+    assert frontier.mixture_at(4.0) == {(0, 0, 0, 0): 1.0}
+    assert frontier.mixture_at(99.0) == {(1, 2, 3, 4): 1.0}
+    with pytest.raises(ValueError, match=r"tokens=3: the cheapest policy takes 4\.0"):
+        frontier.mixture_at(3)
+
+
+def test_the_gap_is_the_area_between_frontier_and_curve():
+    frontier = empirical([Point(0.2, 4), Point(0.6, 8), Point(0.8, 12)])
+    corners = [4, 8, 12], [0.2, 0.6, 0.8]
+    assert frontier.gap(*corners) == pytest.approx(0)
+    # It stops at 8 tokens: what is left is a triangle of 4 tokens by .2, over a width of 8.
+    assert frontier.gap([4, 8], [0.2, 0.6]) == pytest.approx(0.2 * 4 / 2 / 8)
+    # From nothing, straight to .6 at 8 tokens: .1 above the frontier at 4, on it at 8, .2 below at 12.
+    assert frontier.gap([8], [0.6]) == pytest.approx((-0.1 * 4 / 2 + 0.2 * 4 / 2) / 8)
+    assert math.isnan(empirical([Point(0.2, 4)]).gap([4], [0.2]))
+
+
 def test_compared_entries_are_a_frontier_where_none_is_known():
     found = empirical([Point(0.5, 4, "a"), Point(0.4, 5, "b"), Point(0.9, 9, "c")])
     assert [p.policy for p in found.mixtures] == ["a", "c"]

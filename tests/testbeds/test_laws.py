@@ -26,7 +26,7 @@ from concise_rl.testbeds.laws import (
     number_chances,
     text_chances,
 )
-from concise_rl.testbeds.running_total import completion, totals
+from concise_rl.testbeds.running_total import MEASURED, completion, compositions, measured_problems, totals
 from concise_rl.testbeds.which_sum import RANK_LAW
 from concise_rl.verifiers import Exact
 
@@ -42,7 +42,7 @@ def by_hand() -> MergingLaw:
     """Two problems of two operations: compositions (1, 1) and (2,)."""
     accuracy = np.array([[0.72, 0.5], [0.6, 0.7]])
     errors = {(0, 1): 0.05, (0, 2): 0.4, (1, 1): 0.3}
-    return MergingLaw({2: Level(2, accuracy, np.array([[1, 2], [2, 1]]), errors, {1: 0.0, 2: 0.0})})
+    return MergingLaw({2: Level(2, accuracy, np.array([[1, 2], [2, 1]]), errors, {(1, 1): 0.0, (2,): 0.0})})
 
 
 def test_cells_by_hand():
@@ -60,7 +60,7 @@ def test_points_by_hand():
 
 def test_an_answer_may_recover_from_a_wrong_total():
     level = by_hand().levels[2]
-    level = replace(level, recovery={1: 0.0, 2: 0.25})
+    level = replace(level, recovery={(1, 1): 0.25, (2,): 0.0})
     assert level.accuracy_PC == pytest.approx(np.array([[0.72 + 0.28 * 0.25, 0.5], [0.6 + 0.4 * 0.25, 0.7]]))
 
 
@@ -76,7 +76,29 @@ def test_recovery_is_the_share_of_right_answers_after_a_wrong_total(answers_righ
             ]
 
     questions = [p.messages[0]["content"] for p in RunningTotal().load("law") if p.columns["difficulty"] == 4][:3]
-    assert measure_recovery(Scripted(), 4, questions) == {1: 0.0, 2: share, 3: share, 4: share}
+    found = measure_recovery(Scripted(), 4, questions)
+    assert found == {composition: share if len(composition) > 1 else 0.0 for composition in compositions(4)}
+
+
+def test_a_recovery_that_few_show_is_drawn_to_that_of_compositions_as_long():
+    class Scripted:
+        """Only (1, 3) ever falls: its first total is wrong, its answer right."""
+
+        def write(self, texts, ends):
+            return [
+                str(totals(q)[-1])
+                if text.endswith("</think>")
+                else "99"
+                if text.endswith("a")
+                else str(totals(q)[ord(text[-1]) - 96])
+                for q, text in (text.split("<", 1) for text in texts)
+            ]
+
+    questions = [p.messages[0]["content"] for p in RunningTotal().load("law") if p.columns["difficulty"] == 4][:5]
+    found = measure_recovery(Scripted(), 4, questions)
+    assert found[(1, 3)] == 1.0
+    assert found[(2, 2)] == found[(3, 1)] == 1.0, "none of theirs fell: the prior alone"
+    assert found[(4,)] == 0.0
 
 
 def test_the_frontier_takes_the_best_composition_and_its_interval_holds_it():
@@ -124,7 +146,7 @@ def test_the_chance_of_a_number_is_that_of_its_tokens_one_by_one(shipped):
 
 def test_the_shipped_law_is_the_shipped_reasoners(shipped):
     for n in (2, 4):
-        some = [p for p in RunningTotal().load("law") if p.columns["difficulty"] == n][:12]
+        some = [p for p in measured_problems("law") if p.columns["difficulty"] == n][:12]
         found, stored = measure_law(*shipped, some).levels[n], merging_law().levels[n]
         assert np.allclose(found.right_PC, stored.right_PC[:12], atol=2e-3)
         assert (found.digits_PN == stored.digits_PN[:12]).all()
@@ -164,7 +186,7 @@ def test_the_shipped_law_holds_what_the_bed_promises():
     corners = law.frontier().mixtures
     slopes = [(b.accuracy - a.accuracy) / (b.tokens - a.tokens) for a, b in itertools.pairwise(corners)]
     assert slopes == sorted(slopes, reverse=True)
-    assert all(len(level.right_PC) == 256 for level in law.levels.values())
+    assert {n: len(level.right_PC) for n, level in law.levels.items()} == MEASURED
 
 
 def test_the_checks_of_the_shipped_reasoner_of_bed_s_are_right_as_its_law_says():

@@ -16,6 +16,7 @@ from concise_rl.reporting.compare.pictures import result_charts, training_charts
 from concise_rl.reporting.compare.results import choose_baseline, results
 from concise_rl.reporting.compare.settings import settings_rows
 from concise_rl.reporting.compare.tables import csv_text, markdown, sentences
+from concise_rl.reporting.compare.tradeoffs import tradeoffs, with_tradeoffs
 from concise_rl.reporting.compare.verdict import verdict
 
 __all__ = ["Comparison", "compare"]
@@ -34,17 +35,25 @@ class Comparison:
     verdicts: dict[str, str]
 
 
-def compare(paths: Sequence[str | Path], out: str | Path = "compare.html", baseline: str | None = None) -> Comparison:
+def compare(
+    paths: Sequence[str | Path],
+    out: str | Path = "compare.html",
+    baseline: str | None = None,
+    prices: Sequence[float] | None = None,
+) -> Comparison:
     """Compare runs and evaluations, and write `out` with its Markdown, CSV and SVG figures beside it.
 
     Args:
         paths: run folders, folders of `concise-rl eval`, evaluation files.
         out: of the page; `compare.html` brings `compare.md`, `compare.csv` and the folder `compare-figures`.
         baseline: name of the entry that the others are compared with; the model before training if None, or the first.
+        prices: of a token, in units of one right answer, at which regret is told; `concise_rl.evaluation.tradeoff` says
+            which by default.
 
     Raises:
         DataError: a path that is no run and no evaluation, or a damaged file.
-        UserError: fewer than two things to compare, different problems, an unknown baseline, or an unwritable `out`.
+        UserError: fewer than two things to compare, different problems, an unknown baseline, a price below 0, or an
+            unwritable `out`.
     """
     page = Path(out)
     if page.suffix != ".html":
@@ -55,6 +64,8 @@ def compare(paths: Sequence[str | Path], out: str | Path = "compare.html", basel
     base = choose_baseline(entries, baseline)
     found = results(entries, base)
     pictures, training = result_charts(entries, found), training_charts(entries)
+    held = tradeoffs(found, prices)
+    pictures = with_tradeoffs(pictures, entries, found, held)
     folder = page.with_name(f"{page.stem}-figures")
     try:
         folder.mkdir(exist_ok=True)
@@ -67,8 +78,9 @@ def compare(paths: Sequence[str | Path], out: str | Path = "compare.html", basel
     text, table = page.with_suffix(".md"), page.with_suffix(".csv")
     images = {chart.title: f"{folder.name}/{files[chart.stem].name}" for chart in charts}
     verdicts = {benchmark: verdict(rows, base.name) for benchmark, rows in found.items()}
-    replace_text(page, comparison_html(entries, found, pictures, training, pack(found), base, files, verdicts))
-    replace_text(text, markdown(found, base.name, images, verdicts, settings_rows(entries)[0]))
-    replace_text(table, csv_text(found))
+    packed = pack(found)
+    replace_text(page, comparison_html(entries, found, held, pictures, training, packed, base, files, verdicts))
+    replace_text(text, markdown(found, held, base.name, images, verdicts, settings_rows(entries)[0]))
+    replace_text(table, csv_text(found, held))
     said = [(name, benchmark, line) for benchmark, rows in found.items() for name, line in sentences(rows)]
     return Comparison(page, text, table, list(files.values()), base.name, said, verdicts)

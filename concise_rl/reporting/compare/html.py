@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from concise_rl.errors import printable
+from concise_rl.evaluation.tradeoff import Tradeoff
 from concise_rl.reporting.compare.charts import Boxes, Chart, colour, to_plotly, variant
 from concise_rl.reporting.compare.completions import Packed
 from concise_rl.reporting.compare.load import Entry
@@ -15,6 +16,7 @@ from concise_rl.reporting.compare.pictures import looks
 from concise_rl.reporting.compare.results import Result
 from concise_rl.reporting.compare.settings import settings_rows
 from concise_rl.reporting.compare.tables import FRONT, difficulty_rows, result_rows, sentences
+from concise_rl.reporting.compare.tradeoffs import tradeoff_html
 from concise_rl.reporting.html import packed_plotly, page_html, script_json, table_html, text_html
 
 FILTERS = {
@@ -27,6 +29,7 @@ ORDERS = {"given": "as evaluated", "saving": "largest saving", "growth": "larges
 def comparison_html(
     entries: Sequence[Entry],
     found: Mapping[str, Sequence[Result]],
+    held: Mapping[str, Tradeoff],
     pictures: Mapping[str, Sequence[Chart]],
     training: Sequence[Chart],
     packed: Packed,
@@ -39,6 +42,7 @@ def comparison_html(
     Args:
         entries: what is compared.
         found: benchmark to results.
+        held: benchmark to its entries against the frontier.
         pictures: benchmark to charts, the front first.
         training: charts over training.
         packed: the completions.
@@ -60,9 +64,8 @@ def comparison_html(
     ]
     for benchmark, results in found.items():
         front, *others = pictures[benchmark]
-        sections.append(
-            _benchmark(benchmark, results, _figures([front], place, fronts), _figures(others, place), baseline, entries)
-        )
+        figures = _figures([front], place, fronts), _figures(others, place)
+        sections.append(_benchmark(benchmark, results, held[benchmark], *figures, baseline, entries))
     if training:
         sections.append(f"<section><h2>Training</h2>{_figures(training, place)}</section>\n")
     if packed.blocks:
@@ -110,6 +113,7 @@ def _swatch(style: int | None) -> str:
 def _benchmark(
     benchmark: str,
     results: Sequence[Result],
+    held: Tradeoff,
     front: str,
     others: str,
     baseline: Entry,
@@ -130,7 +134,7 @@ def _benchmark(
     return (
         f"<section><h2>{text_html(benchmark)}: {results[0].summary['problems']} problems</h2>"
         f"{front}{_table(result_rows(results), runs)}<p class='note'>{note}</p>{against}"
-        f"{others}{tables}</section>\n"
+        f"{tradeoff_html(held, lambda rows: _table(rows, runs))}{others}{tables}</section>\n"
     )
 
 

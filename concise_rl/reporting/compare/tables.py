@@ -8,9 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from concise_rl.errors import printable
+from concise_rl.evaluation.tradeoff import Tradeoff
+from concise_rl.reporting.compare.load import BEFORE
 from concise_rl.reporting.compare.results import Result
 from concise_rl.reporting.glossary import describe
 from concise_rl.reporting.summary import csv_cell, headline, markdown_table
+from concise_rl.reporting.tradeoff import frontier_sentence, tradeoff_tables
 
 COLUMNS = (
     "accuracy", "accuracy_spread", "mean_tokens", "mean_tokens_spread", "oracle_ratio", "mean_tokens_correct",
@@ -56,6 +59,7 @@ def sentences(rows: Sequence[Result]) -> list[tuple[str, str]]:
 
 def markdown(
     found: Mapping[str, Sequence[Result]],
+    held: Mapping[str, Tradeoff],
     baseline: str,
     pictures: Mapping[str, str],
     verdicts: Mapping[str, str],
@@ -65,6 +69,7 @@ def markdown(
 
     Args:
         found: benchmark to results.
+        held: benchmark to its entries against the frontier.
         baseline: its name.
         pictures: title to file name.
         verdicts: benchmark to what it shows.
@@ -84,6 +89,10 @@ def markdown(
         if said:
             lines = "".join(f"- **{_inline(entry)}**: {sentence}\n" for entry, sentence in said)
             parts.append(f"\nAgainst {_inline(baseline)}, paired by problem:\n\n{lines}")
+        parts.append(f"\n{frontier_sentence(held[benchmark])}\n")
+        parts += [
+            f"\n{markdown_table(_escaped(table))}" for table in tradeoff_tables(held[benchmark], (BEFORE,)).values()
+        ]
         for key in _LEVEL_COLUMNS:
             table = difficulty_rows(rows, key)
             if table:
@@ -92,9 +101,9 @@ def markdown(
     return "".join(parts)
 
 
-def csv_text(found: Mapping[str, Sequence[Result]]) -> str:
+def csv_text(found: Mapping[str, Sequence[Result]], held: Mapping[str, Tradeoff]) -> str:
     """Every number, unrounded: a line an entry, benchmark and level of difficulty (`all` for the whole)."""
-    lines = [line for rows in found.values() for row in rows for line in _csv_lines(row)]
+    lines = [line for name, rows in found.items() for row in rows for line in _csv_lines(row, held[name])]
     header = list(dict.fromkeys(key for line in lines for key in line))
     out = io.StringIO()
     writer = csv.DictWriter(out, header, lineterminator="\n")
@@ -103,10 +112,13 @@ def csv_text(found: Mapping[str, Sequence[Result]]) -> str:
     return out.getvalue()
 
 
-def _csv_lines(row: Result) -> list[dict[str, Any]]:
+def _csv_lines(row: Result, held: Tradeoff) -> list[dict[str, Any]]:
     named = {"entry": csv_cell(row.entry), "benchmark": csv_cell(row.benchmark)}
     whole = {k: v for k, v in row.summary.items() if k != "by_difficulty"} | {"on_front": row.on_front}
-    changes = row.difference or {}
+    against = dict(held.entries[row.entry]["against"])
+    for price, regret in against.pop("regret").items():
+        against |= {key.replace("regret", f"regret_at_{price}", 1): value for key, value in regret.items()}
+    changes = {**(row.difference or {}), **against}
     levels = [
         named | {"difficulty": csv_cell(level)} | _flat(cells) for level, cells in row.summary["by_difficulty"].items()
     ]

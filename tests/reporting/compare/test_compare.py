@@ -218,6 +218,27 @@ def test_page_markdown_table_and_figures_are_written(tmp_path, runs) -> None:
     assert written.figures[0].read_bytes() == again, "the same numbers give the same bytes"
 
 
+def test_what_tokens_are_worth_is_told_at_the_prices_asked_for(tmp_path, runs, capsys) -> None:
+    out = tmp_path / "cmp.html"
+    main(["compare", *map(str, runs), "--out", str(out), "--price", "0", "0.002"])
+    with out.with_suffix(".csv").open() as file:
+        lines = [line for line in csv.DictReader(file) if line["difficulty"] == "all"]
+    best = max(float(line["accuracy"]) for line in lines)
+    for line in lines:
+        assert float(line["regret_at_0"]) == pytest.approx(100 * (best - float(line["accuracy"])))
+    values = [float(line["accuracy"]) - 0.002 * float(line["mean_tokens"]) for line in lines]
+    regrets = [float(line["regret_at_0.002"]) for line in lines]
+    assert regrets == pytest.approx([100 * (max(values) - value) for value in values])
+    text = out.with_suffix(".md").read_text()
+    assert "regret at 0, points | regret at 0.002, points |" in text
+    assert "best of the compared, which are not the best that is possible" in text
+    assert "Against the best of the compared" in out.read_text()
+    assert (tmp_path / "cmp-figures" / "regret.svg").exists()
+    with pytest.raises(SystemExit):
+        main(["compare", *map(str, runs), "--out", str(out), "--price", "-1"])
+    assert "prices=[-1.0]: need rows, and prices of 0 or more" in capsys.readouterr().err
+
+
 def test_the_figures_are_valid_plotly(runs) -> None:
     entries, rows = found_in(runs)
     for chart in [*result_charts(entries, {"test split": rows})["test split"], *training_charts(entries)]:
