@@ -24,12 +24,14 @@ run
               an embedded task
 
 without reinforcement learning
-  sample      judged completions       concise-rl sample data=chain_sum
-  select      rows or pairs of them    concise-rl select long2short samples \\
-                                           --out rows.jsonl
-  tune        SFT, DPO, SimPO,         concise-rl tune rows=rows.jsonl
+  sample      judged completions       concise-rl sample store=runs/s.jsonl
+  select      rows or pairs of them    concise-rl select stores=runs/s.jsonl \\
+                                           out=runs/rows.jsonl
+  tune        SFT, DPO, SimPO,         concise-rl tune rows=runs/rows.jsonl
               O1-Pruner's weights
   merge       two models averaged      concise-rl merge A B --out M
+  pipeline    stages of the above      concise-rl pipeline \\
+                                           recipe=kimi_long2short
 
 look
   diagnose    what is wrong with a     concise-rl diagnose runs/demo
@@ -112,10 +114,22 @@ def sample(_: Sequence[str]) -> None:
     sample.main()
 
 
+def select(_: Sequence[str]) -> None:
+    from concise_rl.commands import select
+
+    select.main()
+
+
 def tune(_: Sequence[str]) -> None:
     from concise_rl.commands import tune
 
     tune.main()
+
+
+def pipeline(arguments: Sequence[str]) -> None:
+    from concise_rl.commands import pipeline
+
+    pipeline.main(arguments)
 
 
 def merge(arguments: Sequence[str]) -> None:
@@ -138,30 +152,6 @@ def merge(arguments: Sequence[str]) -> None:
 
     count = merge_models(options.a, options.b, options.out, options.weight)
     print(f"{options.out}: {count} tensors, {options.weight:g} x {options.a} + {1 - options.weight:g} x {options.b}")
-
-
-def select(arguments: Sequence[str]) -> None:
-    """Choose among stored samples: rows for SFT or preference pairs, as TRL takes them, and a report beside them."""
-    parser = argparse.ArgumentParser(prog="concise-rl select", description=select.__doc__)
-    parser.add_argument("selector", help="long2short, tops, dart_prop2diff, ..., or my_selectors.py:Mine")
-    parser.add_argument("stores", nargs="+", metavar="STORE", help="folder or file of samples; and NAME=VALUE fields")
-    parser.add_argument("--out", type=Path, required=True, help="the rows, .jsonl or .parquet")
-    parser.add_argument("--prompts", default="plain", help="plain (default), or as_asked: with what an edit added")
-    options = parser.parse_args(arguments)
-
-    import yaml
-
-    from concise_rl.methods.recipes import load_selector
-    from concise_rl.offline.select import select as select_rows
-    from concise_rl.offline.store import SampleStore
-    from concise_rl.reporting.selection import show_selection
-
-    fields = dict(item.split("=", 1) for item in options.stores if "=" in item and not Path(item).exists())
-    paths = [item for item in options.stores if item.partition("=")[0] not in fields]
-    if not paths:
-        raise ValueError("name a folder or file of samples: concise-rl select long2short samples --out rows.jsonl")
-    selector = load_selector(options.selector, {name: yaml.safe_load(value) for name, value in fields.items()})
-    show_selection(select_rows(SampleStore(paths), selector, options.out, options.prompts), options.out)
 
 
 def replay(arguments: Sequence[str]) -> None:
@@ -199,27 +189,33 @@ def replay(arguments: Sequence[str]) -> None:
 
 
 def methods(arguments: Sequence[str]) -> None:
-    """The built-in methods: what each is made of, and the question its recipe asks; one of them with its fields."""
+    """The built-in methods and selectors: what each is made of, and the question it asks; one with its fields."""
     parser = argparse.ArgumentParser(prog="concise-rl methods", description=methods.__doc__)
-    parser.add_argument("name", nargs="?", help="show this method's components and fields")
+    parser.add_argument("name", nargs="?", help="show the components and fields of this one")
     parser.add_argument("--markdown", action="store_true", help="the table of docs/methods/README.md")
     parser.add_argument("--results", type=Path, help="docs/results/methods.json: adds what was measured")
     options = parser.parse_args(arguments)
 
     import json
 
-    from concise_rl.methods import method_names
-    from concise_rl.reporting.methods_table import method_entry, methods_markdown, show_method, show_methods
+    from concise_rl.methods import method_names, selector_names
+    from concise_rl.reporting import methods_table as table
 
-    if options.name:
-        show_method(method_entry(options.name))
+    if options.name in selector_names():
+        table.show_selector(table.selector_entry(options.name))
         return
-    entries = [method_entry(name) for name in method_names()]
+    if options.name:
+        table.show_method(table.method_entry(options.name))
+        return
+    entries: list[table.Entry] = [
+        *map(table.method_entry, method_names()),
+        *map(table.selector_entry, selector_names()),
+    ]
     if not options.markdown:
-        show_methods(entries)
+        table.show_methods(entries)
         return
     results = json.loads(options.results.read_text()) if options.results else []
-    print(methods_markdown(entries, results), end="")
+    print(table.methods_markdown(entries, results), end="")
 
 
 def components(arguments: Sequence[str]) -> None:
@@ -413,6 +409,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "select": select,
     "tune": tune,
     "merge": merge,
+    "pipeline": pipeline,
     "replay": replay,
     "methods": methods,
     "components": components,

@@ -6,12 +6,37 @@ import hashlib
 import os
 import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from concise_rl.errors import UserError
 
 _OWN = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 """`O_NONBLOCK` keeps a named pipe, which nobody reads, from holding the caller; a plain file does not know it."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """The name of a file to write, which takes the place of `path` once all is written; else `path` stays as it was.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        # Whoever writes opens it by name, so it is made here, where a link of that name is refused.
+        os.close(os.open(aside, _OWN | os.O_EXCL, 0o666))
+        yield aside
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path} ({error.strerror or error}): free some space or choose another output folder"
+        ) from error
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -27,7 +27,7 @@ from concise_rl.evaluation import Mode
 from concise_rl.evaluation.backends import HTTPBackend
 from concise_rl.evaluation.validation import Validation
 from concise_rl.methods.contracts import Edit
-from concise_rl.methods.method import Method
+from concise_rl.methods.method import KINDS, Method
 from concise_rl.methods.recipes import (
     RECIPES,
     SCHEDULED,
@@ -68,6 +68,21 @@ class MethodNode:
     filters: list[Any] = field(default_factory=list)
     shapers: list[Any] = field(default_factory=list)
     advantage: Any = "group_relative"
+
+
+@dataclass
+class SelectNode:
+    """What a selector recipe names.
+
+    Attributes:
+        name: recipe name.
+        selector: a registered name, an import path (`my_selector.py:Mine`), or a mapping with `path` and fields.
+        page: of docs/methods, where its name is not the recipe's.
+    """
+
+    name: str = "???"
+    selector: Any = "???"
+    page: str | None = None
 
 
 @dataclass
@@ -121,21 +136,6 @@ class EvaluationNode:
 
 
 @dataclass
-class QuotaNode:
-    """How many right answers `concise-rl sample` goes on for; see `concise_rl.methods.quotas`.
-
-    Attributes:
-        kind: `prop2diff` or `uniform`; null: `evaluation.samples` a problem, and no more.
-        k: of the hardest problem, or of each.
-        ceiling: completions of a problem, at most.
-    """
-
-    kind: str | None = None
-    k: int = 50
-    ceiling: int = 256
-
-
-@dataclass
 class RunEvaluationNode(EvaluationNode):
     """The evaluations of a run: those before and after training, and with `every` those on the way.
 
@@ -172,9 +172,8 @@ def register() -> None:
     OmegaConf.register_new_resolver("longest_completion", longest_completion, replace=True)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     store = ConfigStore.instance()
-    schemas: dict[str, Any] = {
-        kind: {name: _defaults(cls) for name, cls in components(kind).items()} for kind in SHELVES
-    }
+    shelves = {kind: {name: _defaults(cls) for name, cls in components(kind).items()} for kind in SHELVES}
+    schemas: dict[str, Any] = {kind: shelves[kind] for kind in KINDS}
     schemas |= {"verifier": {name: OmegaConf.structured(cls) for name, cls in VERIFIERS.items()}}
     schemas |= {"method": OmegaConf.structured(MethodNode), "model": OmegaConf.structured(Model)}
     schemas |= {"evaluation": OmegaConf.structured(RunEvaluationNode), "guard": OmegaConf.structured(Guard)}
@@ -186,8 +185,8 @@ def register() -> None:
     own = {name: node for name, node in _run_schema().items() if name in ("seed", "resume", "overwrite", "run")}
     tuned = evaluated | common | own | {"rows": StringNode("???"), "recipe": StringNode("???")}
     store.store(name="tune_schemas", node=OmegaConf.create(tuned))
-    sampled = evaluated | {"quota": OmegaConf.structured(QuotaNode)}
-    store.store(name="sample_schemas", node=OmegaConf.create(sampled | common))
+    selected = {"selector": shelves["selector"], "select": OmegaConf.structured(SelectNode)}
+    store.store(name="selection_schemas", node=OmegaConf.create(selected))
     groups: dict[str, Mapping[str, Any]] = {
         "data": {**DATA_SOURCES, **TESTBEDS},
         "benchmark": {**BENCHMARK_SOURCES, **TESTBEDS},
@@ -314,36 +313,17 @@ def method_of(config: DictConfig) -> Method:
     node, trainer = plain(config.method), plain(config.trainer)
     if not node["shapers"]:
         raise UserError("method.shapers=[] shapes nothing: use [plain] for the task reward as it is")
-    return assemble(node, {kind: plain(config[kind]) for kind in SHELVES if kind in config}, trainer)
-
-
-def edits_of(config: DictConfig) -> list[Edit | None]:
-    """The edits of `concise-rl sample`, each a name, an import path, or a mapping of one of these to its fields.
-
-    Raises:
-        UserError: no edit, the same one twice, or see `edit_of`.
-    """
-    entries: Any = OmegaConf.to_container(config.edits, resolve=True)
-    if not entries:
-        raise UserError("edits=[] samples nothing: use [none] for the prompts as they are")
-    found: list[Edit | None] = []
-    for entry in entries:
-        ((name, fields),) = entry.items() if isinstance(entry, dict) else ((entry, None),)
-        path = ":" in str(name)
-        node = {"name": "own", "path": name, "fields": fields or {}} if path else {"name": name, **(fields or {})}
-        edit = None if name in (None, "none") else edit_of(OmegaConf.create({"edit": node}))
-        if edit in found:
-            raise UserError(f"edits names {entry} twice: each effort is sampled once")
-        found.append(edit)
-    return found
+    return assemble(node, {kind: plain(config[kind]) for kind in KINDS if kind in config}, trainer)
 
 
 def edit_of(config: DictConfig) -> Edit | None:
-    """The edit of `concise-rl eval`: none, a registered one, or with `edit=own` the class at `edit.path`.
+    """The one edit of `concise-rl eval`: none, a registered one, or with `edit=own` the class at `edit.path`.
 
     Raises:
         UserError: no such file or class, an unknown field, or a value that the edit refuses.
     """
+    if "edit" not in config:
+        return None
     if config.edit.name == "own" and OmegaConf.is_missing(config.edit, "path"):
         raise UserError("edit.path must be set: edit=own edit.path=my_edits.py:MyEdit")
     fields = plain(config.edit)
@@ -483,7 +463,7 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     full = OmegaConf.to_container(config, resolve=True, enum_to_str=True, throw_on_missing=False)
     assert isinstance(full, dict)
     used = [*entries_of(full.get("method") or {}), ("verifier", config.data.verifier)]
-    for kind in full.keys() & {*SHELVES, "verifier"}:
+    for kind in full.keys() & {*KINDS, "verifier"}:
         full[kind] = {name: fields for name, fields in full[kind].items() if (kind, name) in used}
     return without_secrets({str(key): value for key, value in full.items()})
 

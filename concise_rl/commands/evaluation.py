@@ -94,7 +94,7 @@ def settings_of(config: DictConfig) -> dict[str, Any]:
 
 
 def check_eval(config: DictConfig, overrides: Sequence[str]) -> None:
-    """Refuse what `concise-rl eval` would ignore, or measure otherwise than it says; before a model is loaded.
+    """Refuse what `eval` and `sample` would ignore, or measure otherwise than they say; before a model is loaded.
 
     Args:
         config: as composed.
@@ -120,7 +120,7 @@ def check_eval(config: DictConfig, overrides: Sequence[str]) -> None:
             f"evaluation.max_new_tokens is not set: the limit of model={config.model.name} is not that of {model}; "
             "give evaluation.max_new_tokens=N, or the recipe of your model, such as model=qwen3_0.6b"
         )
-    configuration.edits_of(config) if "edits" in config else configuration.edit_of(config)
+    configuration.edit_of(config)
     effort_levels(list(config.get("sweep", {}).get("efforts", [])))
     limit = settings_of(config)["max_new_tokens"]
     budgets = {

@@ -1,24 +1,32 @@
-"""`concise-rl sample`: judged completions of training problems, in an evaluation's store, for `concise-rl select`."""
+"""`concise-rl sample`: completions to select from, into one store."""
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from concise_rl.commands import config as configuration
 from concise_rl.commands.entry import through_hydra
-from concise_rl.commands.evaluate import label_of, load_backend, make_folder
-from concise_rl.commands.evaluation import check_eval, evaluate
+from concise_rl.commands.evaluate import load_backend
+from concise_rl.commands.evaluation import check_eval, settings_of
 from concise_rl.commands.train import quiet_libraries
-from concise_rl.data import Prompt
 from concise_rl.errors import UserError
-from concise_rl.methods.quotas import Quota, quotas
-from concise_rl.options import choose
+from concise_rl.methods.contracts import Edit, Selector
+from concise_rl.methods.recipes import configure, load_selector, resolve
+from concise_rl.samples import Samples
+
+EDIT_SETS: dict[str, list[dict[str, Any]]] = {
+    "efforts": [{"edit": "effort", "level": level, "share": 1.0} for level in ("low", "medium", "high")]
+}
+"""Lists of edits that `edits=` knows by name."""
 
 
 def main() -> None:
@@ -27,75 +35,128 @@ def main() -> None:
 
 
 def run(config: DictConfig) -> None:
-    """Sample each problem under each edit, a file an edit in `out`; made again, the same command goes on."""
+    """Sample what the store lacks, and show what it holds.
+
+    An interrupted call goes on where it stopped when it is made again.
+    """
+    # What can be refused without a model is refused before one is loaded.
     check_eval(config, list(HydraConfig.get().overrides.task))
-    check_quota(config)
-    edits = configuration.edits_of(config)
     source = configuration.to_object(config.data, "data")
     verifier = configuration.verifier_of(config)
+    edits, until = edits_of(plain(config.edits)), quota_of(config)
+    settings = settings_of(config)
 
     import torch
     from rich.console import Console
 
+    from concise_rl.evaluation import Mode
+    from concise_rl.evaluation.backends import Sampling
+    from concise_rl.evaluation.sample import sample
     from concise_rl.model.loading import load_test
     from concise_rl.reporting.evaluations import counting
+    from concise_rl.reporting.selection import show_samples
 
     quiet_libraries()
     if config.model.threads:
         torch.set_num_threads(config.model.threads)
-    problems = load_test(config, source, verifier)
+    store = Path(config.store or default_store(config))
+    if store.suffix != ".jsonl":
+        raise UserError(f"store={store}: give a file that ends in .jsonl")
+    prompts = load_test(config, source, verifier)
     backend, tokenizer = load_backend(config)
     console = Console(highlight=False)
-    out = Path(config.out)
-    make_folder(out)
+    sampling = Sampling(**{field.name: settings.pop(field.name) for field in dataclasses.fields(Sampling)})
     try:
-        for edit in edits:
-            name = label_of(edit).strip("-") or "plain"
-            asked = list(problems)
-            while True:
-                with counting(name, console) as on_progress:
-                    result = evaluate(
-                        config, backend, tokenizer, asked, verifier, edit=edit,
-                        mode=configuration.mode_of(config), store=out / f"{name}.jsonl", on_progress=on_progress,
-                    )  # fmt: skip
-                more = short_of_quota(config, problems, result.rows)
-                if not more:
-                    break
-                asked += more
-            right = sum(row.correct for row in result.rows)
-            tokens = sum(row.length for row in result.rows)
-            console.print(
-                f"{name}: {len(result.rows)} completions of {len(problems)} problems, {right} right, {tokens} tokens"
+        with counting("sample", console) as on_progress:
+            stored = sample(
+                backend,
+                tokenizer,
+                prompts,
+                verifier,
+                sampling,
+                store=store,
+                stage=config.stage,
+                edits=edits,
+                until=until,
+                max_samples=config.max_samples,
+                mode=Mode(**configuration.to_object(config.mode, "mode")),
+                on_progress=on_progress,
+                **settings,
             )
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command goes on from here\n")
         sys.exit(130)
-    console.print(f"samples: {out}   next: concise-rl select long2short {out} --out rows.jsonl", soft_wrap=True)
+    show_samples(stored, console)
 
 
-def check_quota(config: DictConfig) -> None:
-    """Raises `UserError` where a quota is unknown, or its ceiling below what is sampled at first."""
-    quota = config.quota
-    if quota.kind is None:
-        return
-    choose("quota.kind", Quota, quota.kind)
-    if quota.k < 1 or quota.ceiling < config.evaluation.samples:
+def default_store(config: DictConfig) -> Path:
+    """`runs/samples-`, the model's path and the data, so that two of either never share a store."""
+    model = config.backend.model if config.backend.name == "http" else config.model.path
+    data = HydraConfig.get().runtime.choices["data"]
+    return Path("runs") / f"samples-{re.sub(r'[^A-Za-z0-9._-]+', '-', f'{model}-{data}').strip('-')}.jsonl"
+
+
+def plain(node: Any) -> Any:
+    """A value of the configuration as Python's own."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def edits_of(entries: Any) -> dict[str, Edit]:
+    """Description to edit, for each entry of `edits=`.
+
+    Raises:
+        UserError: no such set, edit, field or file, or one that stands twice.
+    """
+    if isinstance(entries, str):
+        entries = EDIT_SETS.get(entries, [entries])
+    found: dict[str, Edit] = {}
+    for entry in entries:
+        fields = dict(entry) if isinstance(entry, Mapping) else {"edit": entry}
+        name = fields.pop("edit", None)
+        cls, label, given = resolve("edit", {"path": name, **fields} if ":" in str(name) else name or fields, {})
+        edit, schedules = configure(f"edits.{label}", cls, given if ":" in str(name) else {**given, **fields})
+        if schedules or not isinstance(edit, Edit):
+            raise UserError(f"edits: {entry} cannot be used: name an edit, with numbers as its fields")
+        description = f"{label}({', '.join(f'{key}={value}' for key, value in _fields(edit).items())})"
+        if description in found:
+            raise UserError(f"edits: {description} stands twice: leave one out")
+        found[description] = edit
+    return found
+
+
+def _fields(edit: Any) -> dict[str, Any]:
+    values = {field.name: getattr(edit, field.name) for field in dataclasses.fields(edit)}
+    return {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
+
+
+def quota_of(config: DictConfig) -> Selector | None:
+    """The selector of `until=`, which has a quota.
+
+    Raises:
+        UserError: no such selector or field, one without a quota, or a ceiling without a quota.
+    """
+    entry, samples = plain(config.until), config.evaluation.samples
+    if entry is None:
+        if config.max_samples is not None:
+            raise UserError(
+                f"max_samples={config.max_samples} does nothing without until=: evaluation.samples={samples} are drawn"
+            )
+        return None
+    fields = dict(entry) if isinstance(entry, Mapping) else {"selector": entry}
+    name = fields.pop("selector", None)
+    selector = load_selector(str(name), **fields)
+    if selector.unfilled(Samples.of([], [], [])) is None:
         raise UserError(
-            f"quota.k={quota.k}, quota.ceiling={quota.ceiling}: need k of 1 or more, and a ceiling of at least "
-            f"evaluation.samples={config.evaluation.samples}"
+            f"until={name} has no quota, so sampling would never go on: choose dart_uniform, dart_prop2diff"
         )
-
-
-def short_of_quota(config: DictConfig, problems: Sequence[Prompt], rows: Sequence[Any]) -> list[Prompt]:
-    """The problems that are to be sampled once more: right answers not above their quota, room below the ceiling."""
-    if config.quota.kind is None:
-        return []
-    right, sampled, drawn = ({problem.id: 0 for problem in problems} for _ in range(3))
-    for row in rows:
-        drawn[row.prompt_id] += 1
-        sampled[row.prompt_id] += row.verdict.scorable
-        right[row.prompt_id] += row.correct
-    known = {key: n for key, n in sampled.items() if n}
-    wanted = quotas(Quota(config.quota.kind), config.quota.k, right, known)
-    room = config.quota.ceiling - config.evaluation.samples
-    return [p for p in problems if right[p.id] <= wanted.get(p.id, config.quota.k) and drawn[p.id] <= room]
+    if config.max_samples is None or config.max_samples < samples:
+        raise UserError(
+            f"max_samples={config.max_samples}: until={name} needs a ceiling of completions a problem, at least "
+            f"evaluation.samples={samples}"
+        )
+    if getattr(selector, "pilot", samples) != samples:
+        raise UserError(
+            f"evaluation.samples={samples} is the first round, and {name} knows a problem's fail rate from "
+            f"pilot={selector.pilot}: set evaluation.samples={selector.pilot}"  # type: ignore[attr-defined]
+        )
+    return selector

@@ -35,6 +35,10 @@ class EvaluationRow:
             n = `REPETITION_NGRAM`); None where the tokens are not known.
         token_ids: the sampled ids, where the evaluation was asked to keep them.
         question: the problem in its own words, where the prompt has those of a chat template around it; else empty.
+        edit, stage: how its prompt was edited, and the stage of a pipeline; with `prompt_id` and `seed` the key of a
+            stored sample, see `concise_rl.evaluation.sample`.
+        messages: the prompt as chat messages, where it was sampled to be selected.
+        plain: prompt and messages as they are without the edit, where there is one.
     """
 
     prompt_id: str
@@ -52,6 +56,10 @@ class EvaluationRow:
     repetition: float | None = None
     token_ids: tuple[int, ...] | None = None
     question: str = ""
+    edit: str = ""
+    stage: str = ""
+    messages: tuple[Mapping[str, str], ...] = ()
+    plain: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.length > MAX_TOKENS:
@@ -72,6 +80,11 @@ class EvaluationRow:
     def problem(self) -> str:
         """The problem for people, without what a chat template puts around it."""
         return self.question or self.prompt
+
+    @property
+    def stored_key(self) -> tuple[str, str, str, int | None]:
+        """The same among the samples of several edits, stages and seeds."""
+        return self.prompt_id, self.edit, self.stage, self.seed
 
     @property
     def correct(self) -> bool:
@@ -104,8 +117,9 @@ class EvaluationRow:
         fields = dict(line)
         if "verdict" in fields:
             fields["verdict"] = _verdict(fields["verdict"])
-        if "token_ids" in fields:
-            fields["token_ids"] = tuple(fields["token_ids"])
+        for name in ("token_ids", "messages"):
+            if name in fields:
+                fields[name] = tuple(fields[name])
         return cls(**fields)
 
 
@@ -120,7 +134,7 @@ def _verdict(fields: Mapping[str, Any]) -> Verdict:
 
 
 _OPTIONAL = {field.name: field.default for field in dataclasses.fields(EvaluationRow) if field.name in (
-    "seed", "forced", "repetition", "token_ids", "question"
+    "seed", "forced", "repetition", "token_ids", "question", "edit", "stage", "messages", "plain"
 )}  # fmt: skip
 
 _JSON_TYPES: dict[str, tuple[type, ...]] = {
@@ -139,4 +153,8 @@ _JSON_TYPES: dict[str, tuple[type, ...]] = {
     "repetition": (float,),
     "token_ids": (list,),
     "question": (str,),
+    "edit": (str,),
+    "stage": (str,),
+    "messages": (list,),
+    "plain": (dict,),
 }

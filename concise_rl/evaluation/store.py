@@ -14,6 +14,9 @@ from concise_rl.files import append_lines, check_own, replace_text
 
 SETTINGS = "settings"
 
+BLOCK_BYTES = 2**20
+"""The end of the last whole line is looked for in blocks of so many bytes."""
+
 
 class Store:
     """The completions of one evaluation that are there already, and a place for the others.
@@ -27,13 +30,12 @@ class Store:
 
     Raises:
         UserError: the file was made with other settings, named; or cannot be written.
-        DataError: a damaged line that is not the last one, named.
+        DataError: its first line is damaged.
     """
 
     def __init__(self, path: str | Path, settings: Mapping[str, Any]) -> None:
         self.path = Path(path)
         self.settings = dict(settings)
-        self.rows: dict[tuple[str, int], EvaluationRow] = {}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             check_own(self.path)
@@ -43,12 +45,21 @@ class Store:
         if not whole:
             append_lines(self.path, _line({SETTINGS: self.settings}), go_on_with="evaluate again")
             return
-        stored, rows = read(self.path)
-        if not stored:
-            raise UserError(f"store={self.path} holds an evaluation without its settings: choose another file")
-        self._check(stored)
-        for row in rows:
-            self.rows.setdefault(row.key, row)
+        self._check(settings_in(self.path))
+
+    def rows(self) -> list[EvaluationRow]:
+        """What is stored, in the order of the file.
+
+        Raises:
+            DataError: a damaged line, or one whose completion stands in the file already; named.
+        """
+        rows = read(self.path)[1]
+        seen: dict[Any, int] = {}
+        for line, row in enumerate(rows, start=2):
+            first = seen.setdefault(row.key, line)
+            if first != line:
+                raise duplicate(self.path, first, line)
+        return rows
 
     def append(self, rows: Sequence[EvaluationRow]) -> None:
         """Hand the rows to the system: they outlive this process.
@@ -57,7 +68,6 @@ class Store:
             UserError: the disk is full, or a column holds what JSON cannot; what was stored stays intact.
         """
         append_lines(self.path, lines(rows, self.path), go_on_with="evaluate again with the same store")
-        self.rows.update((row.key, row) for row in rows)
 
     def finish(self, rows: Sequence[EvaluationRow]) -> None:
         """Replace the file by these rows, in their order."""
@@ -67,9 +77,15 @@ class Store:
         """Cut what follows the last newline; how many bytes are left."""
         if not self.path.exists():
             return 0
-        content = self.path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
+        with self.path.open("rb") as file:
+            size = whole = file.seek(0, os.SEEK_END)
+            tail = b""
+            while whole and b"\n" not in tail:
+                whole = max(0, whole - BLOCK_BYTES)
+                file.seek(whole)
+                tail = file.read(min(BLOCK_BYTES, size - whole))
+        whole += tail.rfind(b"\n") + 1
+        if whole < size:
             os.truncate(self.path, whole)
         return whole
 
@@ -81,6 +97,37 @@ class Store:
                     f"store={self.path} was made with {name}={json.dumps(theirs)}, now {name}={json.dumps(ours)}: "
                     "ask for the same, or choose another store"
                 )
+
+
+def settings_in(path: Path) -> dict[str, Any]:
+    """The settings in the first line of a file.
+
+    Raises:
+        UserError: the file has none.
+        DataError: no such file, or the line is damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            line = file.readline()
+    except OSError as error:
+        raise DataError(f"store {path} cannot be read ({error.strerror}): name a file of stored samples") from error
+    try:
+        first = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, 1, error) from error
+    if not isinstance(first, dict) or first.keys() != {SETTINGS}:
+        raise UserError(f"store={path} holds an evaluation without its settings: choose another file")
+    return dict(first[SETTINGS])
+
+
+def damaged(path: Path, line: int, error: Exception) -> DataError:
+    """The error for a line that cannot be read."""
+    return DataError(f"{path}, line {line} is damaged ({error}): evaluate again, or delete the line")
+
+
+def duplicate(path: Path, first: int, line: int) -> DataError:
+    """The error for a completion that stands in a file twice."""
+    return DataError(f"{path}, line {line} holds the completion of line {first} again: delete one of the two lines")
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[EvaluationRow]]:
@@ -107,9 +154,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[EvaluationRow]]:
             else:
                 rows.append(EvaluationRow.from_json(parsed))
         except (TypeError, ValueError, RecursionError) as error:
-            raise DataError(
-                f"{path}, line {number} is damaged ({error}): evaluate again, or delete the line"
-            ) from error
+            raise damaged(path, number, error) from error
     return settings, rows
 
 

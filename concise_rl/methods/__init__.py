@@ -17,15 +17,12 @@ _HOMES = {
     **dict.fromkeys(
         (
             "Advantage",
-            "Choice",
             "Component",
             "Curriculum",
             "Cut",
             "Edit",
             "Filter",
             "Out",
-            "Preference",
-            "Sample",
             "Sampler",
             "Selector",
             "Shaper",
@@ -36,9 +33,13 @@ _HOMES = {
     "History": "concise_rl.methods.history",
     "Method": "concise_rl.methods.method",
     "Result": "concise_rl.methods.method",
+    "PerProblem": "concise_rl.methods.picking",
+    "Pick": "concise_rl.methods.picking",
+    "Dropped": "concise_rl.methods.picking",
     "load_method": "concise_rl.methods.recipes",
     "load_selector": "concise_rl.methods.recipes",
     "method_names": "concise_rl.methods.recipes",
+    "selector_names": "concise_rl.methods.recipes",
 }
 
 

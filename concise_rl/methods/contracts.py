@@ -12,7 +12,7 @@ rank holds the same batch and so computes the same state; rank 0 saves `{slot: s
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -22,6 +22,7 @@ from torch import Tensor
 from concise_rl.batch import RolloutBatch
 from concise_rl.data.base import Prompt
 from concise_rl.rollouts import Generate, LocalRollout, PolicyPrompt, TokenVocabulary
+from concise_rl.samples import Samples, Selection
 
 State = Any
 
@@ -166,70 +167,25 @@ class Schedule(Protocol):
     def __call__(self, step: int) -> float: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One stored completion as a selector sees it: what is known of it but its text.
-
-    Attributes:
-        problem: content key.
-        length: sampled tokens, EOS included.
-        correct, scorable, truncated: the verdict, whether one could be had, and whether the limit came before EOS.
-        effort: what its prompt asked for, as the store names its edit; empty where the prompt was left as it is.
-        stage: which model answered.
-        number: which of the problem's samples at this effort and stage, from 0.
-        words: of the completion, cut at white space.
-        place: where the store holds it.
-    """
-
-    problem: str
-    length: int
-    correct: bool
-    scorable: bool = True
-    truncated: bool = False
-    effort: str = ""
-    stage: str = ""
-    number: int = 0
-    words: int = 0
-    place: tuple[int, int] = (0, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A sample to tune on: with which weight, and what its prompt is to say besides."""
-
-    sample: Sample
-    weight: float = 1.0
-    suffix: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Preference:
-    """Two samples of one problem, the first to be preferred."""
-
-    chosen: Sample
-    rejected: Sample
-
-
-Selection = Sequence[Choice] | Sequence[Preference]
-
-
 class Selector(Component):
-    """Offline: stored samples to rows for supervised tuning, or to preference pairs.
+    """Offline: the stored samples of some problems to rows for SFT, or to preference pairs.
 
-    Pure, and blind to the order of the store: samples come in the order of their problem, stage, effort and number.
-    Samples without a verdict are in none of its rules.
+    One that decides problem by problem derives from `concise_rl.methods.picking.PerProblem`. `needs` may name `words`.
     """
 
-    def __call__(self, samples: Sequence[Sample]) -> Selection:
-        problems: dict[str, list[Sample]] = {}
-        for sample in sorted(samples, key=lambda s: (s.problem, s.stage, s.effort, s.number)):
-            if sample.scorable:
-                problems.setdefault(sample.problem, []).append(sample)
-        return self.select(problems)
+    pairs: ClassVar[bool] = False
+    """It gives preference pairs."""
 
-    def select(self, problems: Mapping[str, Sequence[Sample]]) -> Selection:
-        """What to tune on, from the samples of each problem."""
+    takes_wrong: ClassVar[bool] = False
+    """Wrong completions are among its rows, by design."""
+
+    def __call__(self, samples: Samples, seed: int) -> Selection:
+        """What is chosen; rows without a verdict count nowhere. Chance comes from `seed` and problem keys alone."""
         raise NotImplementedError
+
+    def unfilled(self, samples: Samples) -> Collection[str] | None:
+        """The problems that want more samples than there are; None for a selector without a quota."""
+        return None
 
 
 # -- what is refused, by name ------------------------------------------------------------------------------------------

@@ -41,19 +41,23 @@ SCHEDULED = ("max_completion_length", "temperature")
 
 def method_names() -> list[str]:
     """The method recipes, plain GRPO first."""
-    names = sorted(recipe.stem for recipe in (RECIPES / "method").glob("*.yaml"))
-    return sorted(names, key=lambda name: name != "grpo")
+    return sorted(_stems("method"), key=lambda name: name != "grpo")
 
 
-def read_recipe(name: str) -> dict[str, Any]:
-    """`recipes/method/<name>.yaml` as plain values; an interpolation is None, the component's own default.
+def selector_names() -> list[str]:
+    """The selector recipes."""
+    return _stems("selector")
+
+
+def read_recipe(name: str, group: str = "method") -> dict[str, Any]:
+    """`recipes/<group>/<name>.yaml` as plain values; an interpolation is None, the component's own default.
 
     Raises:
         UserError: there is no such recipe.
     """
-    path = RECIPES / "method" / f"{name}.yaml"
+    path = RECIPES / group / f"{name}.yaml"
     if not path.is_file():
-        raise UserError(f"method={name} is not known{closest(name, method_names())}")
+        raise UserError(f"{group}={name} is not known{closest(name, _stems(group))}")
     return yaml.safe_load(re.sub(r"\$\{[^}]*\}", "null", path.read_text()))
 
 
@@ -75,19 +79,6 @@ def load_method(name: str, fields: Mapping[str, Any] | None = None, /, **more: A
     for key, value in asked.items():
         _assign(name, key, value, slots, settings, trainer)
     return assemble(recipe["method"], settings, trainer)
-
-
-def load_selector(path: str, fields: Mapping[str, Any] | None = None) -> Selector:
-    """A selector by its registered name or import path (`my_selectors.py:Mine`), with these fields.
-
-    Raises:
-        UserError: no such selector, file or field, or a value that is refused.
-    """
-    cls, label, own = resolve("selector", path, {"selector": {path: dict(fields or {})}})
-    selector, _ = configure(f"selector.{label}", cls, own | (dict(fields or {}) if ":" in path else {}))
-    if not isinstance(selector, Selector):
-        raise UserError(f"{path} is no Selector: derive it from concise_rl.methods.Selector")
-    return selector
 
 
 def as_method(what: str | Method | Component | Sequence[Component]) -> Method:
@@ -120,6 +111,39 @@ def as_method(what: str | Method | Component | Sequence[Component]) -> Method:
         if names.count(name) > 1:
             raise UserError(f"method: {name} stands twice: leave one out")
     return Method("+".join(name.partition(".")[2] for name in names), dict(slots))
+
+
+def load_selector(name: str, /, **fields: Any) -> Selector:
+    """The selector of a recipe, with some of its fields changed: `load_selector("dart_uniform", most=20)`.
+
+    Raises:
+        UserError: no such recipe or field, or a value that is refused.
+    """
+    recipe = read_recipe(name, "selector")
+    return selector_of(recipe["select"]["selector"], recipe.get("selector") or {}, fields)
+
+
+def selector_of(
+    entry: Any, settings: Mapping[str, Mapping[str, Any]], more: Mapping[str, Any] | None = None
+) -> Selector:
+    """A selector from plain values.
+
+    Args:
+        entry: a registered name, an import path, or a mapping with `path` and the component's fields.
+        settings: registered name to fields.
+        more: fields that come after those.
+
+    Raises:
+        UserError: no such component, field or file, or a value that is refused.
+    """
+    cls, label, fields = resolve("selector", entry, {"selector": settings})
+    if not issubclass(cls, Selector):
+        raise UserError(f"selector {label} is no Selector: derive it from concise_rl.methods.Selector")
+    selector, schedules = configure(f"selector.{label}", cls, {**fields, **(more or {})})
+    if schedules:
+        raise UserError(f"{next(iter(schedules))}: a selector knows no steps, so give a number")
+    assert isinstance(selector, Selector)
+    return selector
 
 
 def assemble(
@@ -301,6 +325,10 @@ def _schedule_fields(value: Mapping[str, Any]) -> set[str]:
     from concise_rl.methods.schedules import SCHEDULES
 
     return {f.name for name in value if name in SCHEDULES for f in dataclasses.fields(SCHEDULES[name])}
+
+
+def _stems(group: str) -> list[str]:
+    return sorted(recipe.stem for recipe in (RECIPES / group).glob("*.yaml"))
 
 
 def _union(hint: Any) -> tuple[Any, ...]:

@@ -99,22 +99,21 @@ SHELVES: dict[str, dict[str, str]] = {
         "effort": "PromptEffort",
         "self_label": "SelfLabel",
     },
+    "selector": {
+        "shortest_right": "ShortestRight",
+        "random_right": "RandomRight",
+        "right_within": "RightWithin",
+        "kimi_pairs": "KimiPairs",
+        "tops_seed": "TopsSeed",
+        "tops_pairs": "TopsPairs",
+        "dart": "Dart",
+        "o1_pruner": "O1Pruner",
+        "ruler": "Ruler",
+    },
 }
 """Kind of component to name to class; the class is in `concise_rl.methods.<folder of the kind>.<name>`."""
 
-SELECTORS = {
-    "long2short": "Long2Short",
-    "tops": "Tops",
-    "dart_prop2diff": "DartProp2Diff",
-    "o1_pruner": "O1Pruner",
-    "ruler": "Ruler",
-    "random_right": "RandomRight",
-    "all_right": "AllRight",
-}
-"""Offline components, which choose among stored samples: no slot of a training run, so on no shelf of its recipes."""
-
 FOLDERS = {
-    "selector": "selectors",
     "shaper": "shapers",
     "advantage": "advantages",
     "filter": "filters",
@@ -122,6 +121,7 @@ FOLDERS = {
     "sampler": "samplers",
     "cut": "cuts",
     "edit": "edits",
+    "selector": "selectors",
 }
 """Kind of component to its shelf."""
 
@@ -132,11 +132,10 @@ def component(kind: str, name: str) -> type:
     Raises:
         UserError: nothing is; says which name is near.
     """
-    shelf = SELECTORS if kind == "selector" else SHELVES[kind]
-    if name not in shelf:
-        raise UserError(f"{kind}={name!r} is not known{closest(name, shelf)}")
+    if name not in SHELVES[kind]:
+        raise UserError(f"{kind}={name!r} is not known{closest(name, SHELVES[kind])}")
     module = importlib.import_module(f"concise_rl.methods.{FOLDERS[kind]}.{name}")
-    return getattr(module, shelf[name])
+    return getattr(module, SHELVES[kind][name])
 
 
 def components(kind: str) -> dict[str, type]:
@@ -146,7 +145,7 @@ def components(kind: str) -> dict[str, type]:
 
 def home_of(class_name: str) -> str | None:
     """The module of a registered class, by the class's name; None where there is none."""
-    for kind, shelf in {**SHELVES, "selector": SELECTORS}.items():
+    for kind, shelf in SHELVES.items():
         for name, found in shelf.items():
             if found == class_name:
                 return f"concise_rl.methods.{FOLDERS[kind]}.{name}"

@@ -1,5 +1,5 @@
-"""Shorter answers without reinforcement learning: sample, select, tune, merge.
+"""Long2short without reinforcement learning: from stored samples to files that TRL's SFT and DPO trainers take.
 
-Here: reading stores of samples, writing what was selected, tuning on it with TRL's own trainers, averaging weights. Not
-here: the selections themselves (`concise_rl.methods.selectors`) and sampling (`concise_rl.evaluation`).
+Here: what needs samples and no group of a running policy. Not here: sampling and judging (`evaluation/`), and the rules
+by which papers choose (`methods/selectors/`).
 """

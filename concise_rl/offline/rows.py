@@ -10,7 +10,7 @@ from typing import Any
 from concise_rl.data.files import read_rows as read_file
 from concise_rl.errors import DataError, UserError
 from concise_rl.files import file_checksum
-from concise_rl.offline.select import report_path
+from concise_rl.offline.report import report_path
 
 ROW, PAIR = ("prompt", "completion"), ("prompt", "chosen", "rejected")
 
@@ -18,9 +18,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {"sft": ROW, "weighted": (*ROW, "weight"),
 """What a recipe reads of a row."""
 
 MADE_BY = {
-    ROW: "concise-rl select long2short (or tops, all_right, ...)",
-    (*ROW, "weight"): "concise-rl select o1_pruner",
-    PAIR: "concise-rl select long2short kind=dpo (or tops kind=dpo)",
+    ROW: "concise-rl select selector=long2short (or tops, on_policy_sft, ...)",
+    (*ROW, "weight"): "concise-rl select selector=o1_pruner",
+    PAIR: "concise-rl select selector=long2short_dpo (or tops_dpo)",
 }
 
 
@@ -104,7 +104,7 @@ def tokenised(
         if context is not None and longest > context:
             raise DataError(
                 f"rows={path}, row {number} takes {longest} tokens, the model's context is {context}: select shorter "
-                "ones, such as all_right limit=N"
+                "ones, such as selector=on_policy_sft with its limit"
             )
         made.append(found)
     return made

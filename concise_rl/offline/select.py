@@ -1,136 +1,192 @@
-"""From a selection to a file that TRL takes as it is, and a report of what was kept and why."""
+"""From stores and a selector to a file that TRL's trainers take as it is, with a report of what was kept and why."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from concise_rl.errors import UserError
-from concise_rl.evaluation.evaluate import described
-from concise_rl.files import file_checksum, replace_text
-from concise_rl.methods.contracts import Choice, Preference, Sample, Selection, Selector
-from concise_rl.offline.store import SampleStore
+import pyarrow as pa
+from pyarrow import parquet
 
-PROMPTS = ("plain", "as_asked")
+from concise_rl.errors import DataError, UserError
+from concise_rl.evaluation.columns import Columns
+from concise_rl.files import file_checksum, replace_text, replacing
+from concise_rl.methods.contracts import Selector
+from concise_rl.methods.picking import check_selection
+from concise_rl.offline.report import report_of, report_path
+from concise_rl.offline.stores import Stores
+from concise_rl.options import choose
+from concise_rl.samples import Selection
+
+Line = dict[str, Any]
+"""A row as it is stored."""
+
+BATCH_ROWS = 8192
+"""Rows that are held in memory while a file is written."""
 
 
-def select(store: SampleStore, selector: Selector, out: Path, prompts: str = "plain") -> dict[str, Any]:
-    """Apply a selector and write its rows to `out` (.jsonl or .parquet), and the report beside it.
+class Format(str, Enum):
+    """How prompts and completions are written: as the text that the model read and said, or as chat messages."""
 
-    A row has `prompt` and `completion` (and `weight` where not all are 1), a pair `prompt`, `chosen`, `rejected`, all
-    texts as the model saw and wrote them; besides `problem` and the lengths in tokens.
+    text = "text"
+    messages = "messages"
 
-    Args:
-        prompts: `plain`, each problem's own prompt, or `as_asked`, with what its edit added.
 
-    Returns:
-        The report, as it is written to `<out>.report.json`.
+class PromptAs(str, Enum):
+    """Which prompt is written: as its edit made it, or without the edit."""
+
+    asked = "asked"
+    plain = "plain"
+
+
+@dataclass(frozen=True)
+class Written:
+    """How the rows are written.
+
+    Attributes:
+        format: see `Format`.
+        prompt: see `PromptAs`.
 
     Raises:
-        UserError: nothing was selected, or a pair has two equal sides; nothing is written then.
+        UserError: an unknown choice.
     """
-    if prompts not in PROMPTS:
-        raise UserError(f"prompts={prompts!r}: choose from {', '.join(PROMPTS)}")
+
+    format: Format = Format.text
+    prompt: PromptAs = PromptAs.asked
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "format", choose("format", Format, self.format))
+        object.__setattr__(self, "prompt", choose("prompt", PromptAs, self.prompt))
+
+    def prompt_of(self, store: Columns, row: Line) -> Any:
+        """The prompt as text or messages."""
+        asked = row.get("plain", row) if self.prompt is PromptAs.plain else row
+        if self.format is Format.messages:
+            return asked["messages"]
+        return asked["prompt"].removeprefix(store.settings.get("own_bos") or "")
+
+    def said(self, row: Line, start: str = "") -> Any:
+        """The completion as text or as one message."""
+        text = start + row["completion"]
+        return text if self.format is Format.text else [{"role": "assistant", "content": text}]
+
+    def check(self, stores: Stores) -> None:
+        """Refuse a format that the stores do not hold.
+
+        Raises:
+            UserError: names the store and the format that it holds.
+        """
+        for store in stores.parts:
+            if self.format is Format.text and store.settings.get("endpoint") == "chat":
+                raise UserError(
+                    f"format=text: the server of store {store.path} applied its own chat template, so the text that "
+                    "the model read is not known; use format=messages"
+                )
+            if self.format is Format.messages and "messages" not in next(store.lines([0])):
+                raise UserError(
+                    f"format=messages: store {store.path} is of an evaluation, which keeps no messages; use format=text"
+                )
+
+
+def select(
+    stores: Stores,
+    selector: Selector,
+    out: str | Path,
+    *,
+    name: str,
+    seed: int = 0,
+    written: Written | None = None,
+) -> dict[str, Any]:
+    """Select, write the rows to `out` and the report to `<out>.report.json`, and return the report.
+
+    Args:
+        out: a `.jsonl` or `.parquet` file.
+        name: of the selector's recipe, for the report.
+
+    Raises:
+        UserError: another ending, nothing is selected, a format that the stores do not hold, or a file that cannot be
+            written. Then nothing is written.
+        DataError: a pair whose two sides say the same.
+        ValueError: the selector's answer is none; names it.
+    """
+    out, written = Path(out), written or Written()
     if out.suffix not in (".jsonl", ".parquet"):
-        raise UserError(f"--out {out}: name a .jsonl or a .parquet file")
-    selection = selector(store.samples)
-    if not selection:
-        raise UserError(
-            f"{type(selector).__name__} selected none of {len(store.samples)} samples of {_problems(store.samples)} "
-            f"problems, {sum(s.correct for s in store.samples)} of them right: sample more, or loosen the selection"
-        )
-    rows = list(_rows(store, selection, prompts))
-    _write(out, rows)
-    report = report_of(store, selector, selection) | {"sha256": file_checksum(out), "rows": len(rows)}
+        raise UserError(f"out={out}: give a file that ends in .jsonl or .parquet")
+    own = {path.resolve(): path for store in stores.parts for path in (store.path, store.table)}
+    if out.resolve() in own:
+        raise UserError(f"out={out} is a store, or the table beside one: choose another file")
+    written.check(stores)
+    selection = check_selection(selector, stores.samples, selector(stores.samples, seed))
+    report = report_of(stores, selection)
+    choices = {field: choice.value for field, choice in vars(written).items()}
+    report = {"selector": name, "fields": _fields(selector), "seed": seed, **choices, **report}
+    if not len(selection):
+        reasons = ", ".join(f"{count} problems: {reason}" for reason, count in report["dropped"].items())
+        raise UserError(f"selector={name} selects nothing ({reasons}): sample more, or choose another selector")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out={out} cannot be written ({error.strerror}): choose another one") from error
+    rows = (_pairs if selector.pairs else _rows)(stores, selection, written)
+    with replacing(out) as aside:
+        (_write_jsonl if out.suffix == ".jsonl" else _write_parquet)(aside, rows)
+    report["sha256"] = file_checksum(out)
     replace_text(report_path(out), json.dumps(report, indent=1) + "\n")
     return report
 
 
-def report_path(out: Path) -> Path:
-    """Where the report of a file of rows stands."""
-    return out.with_name(f"{out.name}.report.json")
+def _rows(stores: Stores, selection: Selection, written: Written) -> Iterator[Line]:
+    for place, (store, row) in enumerate(stores.lines(selection.rows)):
+        start = selection.starts[place] if selection.starts else ""
+        line = {"prompt": written.prompt_of(store, row), "completion": written.said(row, start)}
+        if selection.weights is not None:
+            line["weight"] = float(selection.weights[place])
+        yield line | {"problem": row["prompt_id"]} | _origin(row)
 
 
-def report_of(store: SampleStore, selector: Selector, selection: Selection) -> dict[str, Any]:
-    """What was kept and why, as JSON values."""
-    kept = [item.sample if isinstance(item, Choice) else item.chosen for item in selection]
-    judged = [s for s in store.samples if s.scorable]
-    right = [s for s in judged if s.correct]
-    return {
-        "selector": described(selector),
-        "stores": {str(file): file_checksum(file) for file in store.files},
-        "pairs": len(selection) if isinstance(selection[0], Preference) else 0,
-        "samples": len(store.samples),
-        "sampled_tokens": sum(s.length for s in store.samples),
-        "repeated": store.repeated,
-        "unscorable": len(store.samples) - len(judged),
-        "right": len(right),
-        "problems": _problems(store.samples),
-        "problems_without_right": _problems(store.samples) - _problems(right),
-        "problems_kept": _problems(kept),
-        "tokens_right": _mean(right),
-        "tokens_kept": _mean(kept),
-        "tokens_rejected": _mean([item.rejected for item in selection if isinstance(item, Preference)]),
-        "by_difficulty": by_difficulty(store, judged, kept),
-    }
-
-
-def by_difficulty(store: SampleStore, judged: Sequence[Sample], kept: Sequence[Sample]) -> list[dict[str, Any]]:
-    """Samples, accuracy, and what was kept, at each value of the column `difficulty`; empty without one."""
-    level = {key: columns.get("difficulty") for key, columns in store.columns.items()}
-    found = []
-    for value in sorted({v for v in level.values() if isinstance(v, int | float)}):
-        own, chosen = ([s for s in samples if level[s.problem] == value] for samples in (judged, kept))
-        accuracy = statistics.fmean(s.correct for s in own) if own else None
-        found.append({"difficulty": value, "samples": len(own), "accuracy": accuracy, "kept": len(chosen),
-                      "tokens": _mean(own), "tokens_kept": _mean(chosen)})  # fmt: skip
-    return found
-
-
-def _rows(store: SampleStore, selection: Selection, prompts: str) -> Iterator[dict[str, Any]]:
-    weighted = any(isinstance(item, Choice) and item.weight != 1 for item in selection)
-    for item in selection:
-        if isinstance(item, Choice):
-            row = store.row(item.sample)
-            prompt = (row.prompt if prompts == "as_asked" else store.prompt(item.sample)) + item.suffix
-            yield {
-                "prompt": prompt, "completion": row.completion, "problem": item.sample.problem,
-                "tokens": item.sample.length, "truncated": item.sample.truncated,
-                **({"weight": item.weight} if weighted else {}),
-            }  # fmt: skip
-            continue
-        chosen, rejected = store.row(item.chosen), store.row(item.rejected)
-        if chosen.completion == rejected.completion:
-            raise UserError(
-                f"problem {item.chosen.problem}: both sides of a pair are {chosen.completion[:40]!r}; a preference "
-                "needs two answers, was one judged twice?"
+def _pairs(stores: Stores, selection: Selection, written: Written) -> Iterator[dict[str, Any]]:
+    assert selection.rejected is not None
+    sides = zip(stores.lines(selection.rows), stores.lines(selection.rejected), strict=True)
+    for (store, chosen), (_, rejected) in sides:
+        if chosen["completion"] == rejected["completion"]:
+            raise DataError(
+                f"problem {chosen['prompt_id']}: seeds {chosen['seed']} and {rejected['seed']} are a pair and say the "
+                "same: truncated=mask leaves those out that were cut, or choose another selector"
             )
-        yield {
-            "prompt": chosen.prompt if prompts == "as_asked" else store.prompt(item.chosen),
-            "chosen": chosen.completion, "rejected": rejected.completion, "problem": item.chosen.problem,
-            "chosen_tokens": item.chosen.length, "rejected_tokens": item.rejected.length,
-        }  # fmt: skip
+        yield (
+            {"prompt": written.prompt_of(store, chosen)}
+            | {"chosen": written.said(chosen), "rejected": written.said(rejected), "problem": chosen["prompt_id"]}
+            | {f"chosen_{name}": value for name, value in _origin(chosen).items()}
+            | {f"rejected_{name}": value for name, value in _origin(rejected).items()}
+        )
 
 
-def _write(out: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".jsonl":
-        replace_text(out, "".join(json.dumps(row) + "\n" for row in rows))
-        return
-    import pyarrow
-    from pyarrow import parquet
-
-    aside = out.with_name(f".{out.name}.part")
-    parquet.write_table(pyarrow.Table.from_pylist(list(rows)), aside)
-    aside.replace(out)
+def _origin(row: Line) -> dict[str, Any]:
+    return {"edit": row.get("edit", ""), "stage": row.get("stage", ""), "seed": row["seed"], "length": row["length"]}
 
 
-def _problems(samples: Sequence[Sample]) -> int:
-    return len({s.problem for s in samples})
+def _fields(selector: Selector) -> Mapping[str, Any]:
+    values: dict[str, Any] = {}
+    if dataclasses.is_dataclass(selector):
+        values = {field.name: getattr(selector, field.name) for field in dataclasses.fields(selector)}
+    return {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
 
 
-def _mean(samples: Sequence[Sample]) -> float | None:
-    return statistics.fmean(s.length for s in samples) if samples else None
+def _write_jsonl(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row) + "\n")
+
+
+def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    first = pa.Table.from_pylist(list(islice(rows, BATCH_ROWS)))
+    with parquet.ParquetWriter(path, first.schema, compression="zstd") as writer:
+        writer.write_table(first)
+        while batch := list(islice(rows, BATCH_ROWS)):
+            writer.write_table(pa.Table.from_pylist(batch, schema=first.schema))

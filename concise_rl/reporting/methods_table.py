@@ -13,8 +13,9 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
+from concise_rl.methods.contracts import Selector
 from concise_rl.methods.method import Method
-from concise_rl.methods.recipes import RECIPES, load_method
+from concise_rl.methods.recipes import RECIPES, load_method, load_selector, read_recipe
 from concise_rl.reporting.summary import markdown_table
 
 BASICS = frozenset({"shaper.plain", "advantage.group_relative"})
@@ -41,16 +42,44 @@ class MethodEntry:
         return str(self.method.loss.get("loss_type", "bnpo"))
 
 
+@dataclass(frozen=True)
+class SelectorEntry:
+    """One selector recipe: its name, the question it asks, the selector that it is, and its page."""
+
+    name: str
+    question: str
+    selector: Selector
+    page: str
+
+    @property
+    def components(self) -> str:
+        """The selector's registered name."""
+        return f"selector.{type(self.selector).__module__.rpartition('.')[2]}"
+
+
+Entry = MethodEntry | SelectorEntry
+
+
 def method_entry(name: str) -> MethodEntry:
     """A recipe's entry, from its header and its components."""
-    lines = (RECIPES / "method" / f"{name}.yaml").read_text().splitlines()
+    return MethodEntry(name, _question("method", name), load_method(name))
+
+
+def selector_entry(name: str) -> SelectorEntry:
+    """The same for a selector recipe."""
+    page = read_recipe(name, "selector")["select"].get("page", name)
+    return SelectorEntry(name, _question("selector", name), load_selector(name), page)
+
+
+def _question(group: str, name: str) -> str:
+    lines = (RECIPES / group / f"{name}.yaml").read_text().splitlines()
     header = [line[1:].strip() for line in lines if line.startswith("#")]
     prose = [line for line in header[1:] if not line.startswith(("concise-rl", "accelerate"))]
     question = " ".join(prose).split(": ", 1)[-1] if prose else ""
-    return MethodEntry(name, question[:1].upper() + question[1:], load_method(name))
+    return question[:1].upper() + question[1:]
 
 
-def show_methods(entries: Sequence[MethodEntry], console: Console | None = None) -> None:
+def show_methods(entries: Sequence[Entry], console: Console | None = None) -> None:
     """For the terminal, in 80 columns: a line a method, and its question under it."""
     console = console or Console(highlight=False)
     for entry in entries:
@@ -78,12 +107,23 @@ def show_method(entry: MethodEntry, console: Console | None = None) -> None:
     console.print(f"run it: concise-rl train method={entry.name}   page: docs/methods/{entry.name}.md")
 
 
-def methods_markdown(entries: Sequence[MethodEntry], results: Sequence[Mapping[str, Any]] = ()) -> str:
+def show_selector(entry: SelectorEntry, console: Console | None = None) -> None:
+    """One selector for the terminal: its question, its fields, and its page."""
+    console = console or Console(highlight=False)
+    console.print(f"[bold]{entry.name}[/bold]: {escape(entry.question)}\n")
+    for each in dataclasses.fields(entry.selector):  # type: ignore[arg-type]
+        value = getattr(entry.selector, each.name)
+        console.print(f"  {entry.components}.{each.name} = {value.value if isinstance(value, Enum) else value}")
+    console.print(f"run it: concise-rl select selector={entry.name}   page: docs/methods/{entry.page}.md")
+
+
+def methods_markdown(entries: Sequence[Entry], results: Sequence[Mapping[str, Any]] = ()) -> str:
     """For docs/methods/README.md; with results, each method's change of accuracy and tokens beside it."""
     found = {row["method"]: row for row in results}
     rows = [["method", "made of", "the question it asks", *(["accuracy", "tokens"] if found else [])]]
     for entry in entries:
-        row = [f"[{entry.name}]({entry.name}.md)", entry.components, entry.question]
+        page = entry.page if isinstance(entry, SelectorEntry) else entry.name
+        row = [f"[{entry.name}]({page}.md)", entry.components, entry.question]
         if found:
             result = found.get(entry.name)
             row += (

@@ -21,6 +21,17 @@ VERIFIERS: dict[str, type] = {
 }
 """The verifiers by the name that a data source gives."""
 
+VERDICTS = 1
+"""One more whenever a verifier judges any text otherwise: stored verdicts of two numbers are not mixed."""
+
+
+def verdict_version() -> str:
+    """What verdicts depend on besides the verifier's fields: this package's number, and the library that reads math."""
+    from importlib.metadata import version
+
+    return f"{VERDICTS}, math-verify {version('math-verify')}"
+
+
 __all__ = [
     "VERIFIERS",
     "Choice",
@@ -32,5 +43,6 @@ __all__ = [
     "Olympiad",
     "Verdict",
     "Verifier",
+    "verdict_version",
     "verify_many",
 ]

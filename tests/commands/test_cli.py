@@ -13,8 +13,9 @@ import pytest
 from benchmarks import readme
 from concise_rl.commands import config
 from concise_rl.errors import UserError
-from concise_rl.methods import method_names
+from concise_rl.methods import method_names, selector_names
 from concise_rl.methods.registry import SHELVES
+from concise_rl.reporting.methods_table import method_entry, selector_entry
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,10 +94,19 @@ def test_every_recipe_composes_and_its_components_build():
 def test_stems_agree():
     """One recipe, one page; every shaper and advantage has a file and a test of its name."""
     recipes = {path.stem for path in (ROOT / "recipes" / "method").glob("*.yaml")}
+    recipes |= {selector_entry(name).page for name in selector_names()}
     assert recipes == {path.stem for path in (ROOT / "docs" / "methods").glob("[a-z]*.md")}
     for kind in ("shapers", "advantages"):
         for name in SHELVES[kind.removesuffix("s")]:
             assert (ROOT / "concise_rl" / "methods" / kind / f"{name}.py").exists(), name
+
+
+def test_the_field_guides_table_is_the_one_that_the_command_prints():
+    table = (ROOT / "docs" / "methods" / "README.md").read_text().partition("<!-- methods -->")[2]
+    entries = [*map(method_entry, method_names()), *map(selector_entry, selector_names())]
+    for entry, line in zip(entries, table.strip().splitlines()[2:], strict=False):
+        assert line.startswith(f"| [{entry.name}]("), entry.name
+        assert f"| {entry.components} | {entry.question} |" in line
 
 
 def test_readme_and_field_guide_place_every_method():
@@ -105,6 +115,8 @@ def test_readme_and_field_guide_place_every_method():
     groups = {"l1_exact": "l1_*", "l1_max": "l1_*", "canon_length": "canon_*", "canon_entropy": "canon_*"}
     for name in method_names():
         assert f"`{name}`" in guide or f"`{groups.get(name)}`" in guide, name
+    for name in selector_names():
+        assert f"`{name}`" in guide, name
 
 
 @pytest.mark.parametrize(

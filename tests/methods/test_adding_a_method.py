@@ -16,6 +16,9 @@ import torch
 from concise_rl.batch import RolloutBatch
 from concise_rl.commands.config import compose, method_of
 from concise_rl.methods import Method
+from concise_rl.methods.picking import check_selection
+from concise_rl.methods.recipes import selector_of
+from concise_rl.samples import Samples
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "adding_a_method.md"
@@ -107,6 +110,15 @@ def test_curriculum_edit_and_sampler_train(tmp_path: Path) -> None:
     }
     assert set(solved) == right
     assert len({key for step in steps for key in step.batch.prompt_keys}) == 4
+
+
+def test_a_selector_takes_the_median() -> None:
+    samples = Samples.of(list("aaaabb"), [9, 5, 7, 1, 3, 3], [1, 1, 1, 0, 1, 1])
+    composed = compose(["select.selector=my_selector.py:MedianRight"], "select")
+    selector = selector_of(composed.select.selector, {})
+    selection = check_selection(selector, samples, selector(samples, 0))
+    assert samples.lengths[selection.rows].tolist() == [7]
+    assert selection.dropped == {"b": "fewer than 3 right answers"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -12,6 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -20,12 +21,21 @@ from torch import Tensor
 from concise_rl.batch import COLUMN_PREFIX, FIELDS, PART_PREFIX, RolloutBatch
 from concise_rl.data import Prompt
 from concise_rl.engine.checkpoint import load_state, save_state
-from concise_rl.methods.contracts import Advantage, Out, Shaper, check_keep, check_kept_tokens, check_value
+from concise_rl.methods.contracts import Advantage, Out, Selector, Shaper, check_keep, check_kept_tokens, check_value
 from concise_rl.methods.edits.wording import edited
 from concise_rl.methods.history import History
 from concise_rl.methods.method import Method
-from concise_rl.methods.recipes import RECIPES, configure, load_method, method_names
+from concise_rl.methods.picking import PerProblem, check_selection
+from concise_rl.methods.recipes import (
+    RECIPES,
+    configure,
+    load_method,
+    load_selector,
+    method_names,
+    selector_names,
+)
 from concise_rl.methods.registry import SHELVES, component
+from concise_rl.samples import Samples, Selection
 
 LIMIT = 64
 
@@ -389,6 +399,115 @@ def test_a_curriculum_draws_alike_on_every_rank_and_when_resumed(link, seed):
     assert copied(straight) == copied(resumed)
 
 
+# -- selectors ---------------------------------------------------------------------------------------------------------
+
+
+def random_columns(seed: int, **columns) -> dict[str, np.ndarray]:
+    """A dozen problems with up to seven completions each; many of equal length, some without a verdict."""
+    rng = np.random.default_rng(seed)
+    problems = np.repeat([f"problem {n}" for n in range(12)], rng.integers(1, 8, 12)).astype(object)
+    n = len(problems)
+    return {
+        "problems": problems,
+        "lengths": rng.integers(1, 6, n) * 400,
+        "correct": rng.random(n) < 0.6,
+        "scorable": rng.random(n) < 0.9,
+        "truncated": rng.random(n) < 0.1,
+        "edits": rng.choice(np.array(["", "low", "high"], dtype=object), n),
+        "seeds": rng.permutation(n),
+        "numbers": rng.integers(0, 3, n),
+        "words": rng.choice([10, 12, 20, 50, 900], n),
+    } | {name: np.full(n, value) for name, value in columns.items()}
+
+
+def named(samples: Samples, selection: Selection) -> list[tuple]:
+    """A selection by the seeds of its completions, which no order changes."""
+    sides = [selection.rows, *([] if selection.rejected is None else [selection.rejected])]
+    columns = [samples.seeds[side].tolist() for side in sides]
+    columns += [list(extra) for extra in (selection.weights, selection.starts) if extra is not None]
+    return list(zip(*columns, strict=True))
+
+
+@cases("selector")
+@seeds
+def test_no_order_of_a_store_changes_a_selection(link, seed):
+    columns = random_columns(seed)
+    samples = Samples.of(**columns)
+    selection = check_selection(link, samples, link(samples, seed))
+    assert named(samples, selection) == named(samples, link(samples, seed))
+    order = np.random.default_rng(seed + 9).permutation(len(samples))
+    moved = Samples.of(**{name: column[order] for name, column in columns.items()})
+    again = link(moved, seed)
+    assert named(moved, again) == named(samples, selection)
+    assert again.dropped == selection.dropped
+    assert (columns["seeds"][order][moved.places[again.rows]] == samples.seeds[selection.rows]).all()
+
+
+@cases("selector")
+@pytest.mark.parametrize(
+    "columns",
+    [{}, {"correct": False}, {"correct": True}, {"scorable": False}, {"lengths": 7}, {"truncated": True}],
+    ids=["random", "none right", "all right", "no verdict", "equal lengths", "all truncated"],
+)
+def test_a_selector_keeps_what_is_right_and_says_why_it_drops_a_problem(link, columns):
+    for seed in range(4):
+        samples = Samples.of(**random_columns(seed, **columns))
+        selection = check_selection(link, samples, link(samples, seed))
+        kept = {samples.problems[code] for code in samples.problem[selection.rows]}
+        assert kept | set(selection.dropped) == set(samples.problems)
+        assert not kept & set(selection.dropped)
+        assert all(selection.dropped.values())
+        for side in (selection.rows, selection.rejected):
+            assert side is None or samples.scorable[side].all()
+
+
+@cases("selector")
+@seeds
+def test_a_problem_is_selected_the_same_alone_and_among_others(link, seed):
+    if not isinstance(link, PerProblem):
+        pytest.skip("it shares quotas among problems by design")
+    columns = random_columns(seed)
+    samples = Samples.of(**columns)
+    together = [rows[:2] for rows in named(samples, link(samples, seed))]  # weights may be standardised together
+    for key in samples.problems:
+        own = Samples.of(**{name: column[columns["problems"] == key] for name, column in columns.items()})
+        alone = [rows[:2] for rows in named(own, link(own, seed))]
+        if link.takes_wrong:
+            alone, together = ([rows[:1] for rows in side] for side in (alone, together))
+        assert alone == [rows for rows in together if rows[0] in own.seeds]
+
+
+@pytest.mark.parametrize("name", selector_names())
+def test_every_selector_recipe_is_a_selector(name):
+    selector = load_selector(name)
+    samples = Samples.of(**random_columns(1))
+    check_selection(selector, samples, selector(samples, 0))
+    with pytest.raises(ValueError, match="no_such_field is not known"):
+        load_selector(name, no_such_field=1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "pairs", "words"),
+    [
+        ([0], False, "returned list; a selector returns a Selection"),
+        (Selection(np.array([0]), np.array([1])), False, "returned pairs, and Odd.pairs=False"),
+        (Selection(np.array([0])), True, "returned rows, and Odd.pairs=True"),
+        (Selection(np.array([0]), weights=np.array([1.0, 2.0])), False, r"weights of shape \(2,\); it must be \(1,\)"),
+        (Selection(np.array([0]), weights=np.array([np.nan])), False, "a weight that is not finite"),
+        (Selection(np.array([4])), False, "a row outside 0..3"),
+        (Selection(np.array([1])), False, "1 rows that are not right, the first of problem a"),
+        (Selection(np.array([0, 0])), False, "a row or a pair twice"),
+        (Selection(np.array([0]), np.array([2])), True, "paired completions of two problems"),
+        (Selection(np.array([0]), np.array([0])), True, "paired a completion with itself"),
+    ],
+)
+def test_what_a_strangers_selector_gets_wrong_is_said_by_name(answer, pairs, words):
+    kind = type("Odd", (Selector,), {"pairs": pairs, "__call__": lambda self, samples, seed: answer})
+    samples = Samples.of(["a", "a", "b", "b"], [1, 2, 3, 4], [1, 0, 1, 0])
+    with pytest.raises(ValueError, match=f"Odd (returned |chose )?{words}"):
+        check_selection(kind(), samples, kind()(samples, 0))
+
+
 # -- all of them -------------------------------------------------------------------------------------------------------
 
 EVERY = list(itertools.chain.from_iterable(((kind, name) for name in shelf) for kind, shelf in SHELVES.items()))
@@ -420,7 +539,7 @@ def test_every_recipe_is_a_method(name):
 def test_recipes_hold_what_differs_from_the_defaults():
     import yaml
 
-    for path in (RECIPES / "method").glob("*.yaml"):
+    for path in itertools.chain((RECIPES / "method").glob("*.yaml"), (RECIPES / "selector").glob("*.yaml")):
         recipe = yaml.safe_load(path.read_text())
         for kind in SHELVES:
             for name, given in (recipe.get(kind) or {}).items():

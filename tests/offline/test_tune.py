@@ -12,8 +12,8 @@ from datasets import Dataset
 from concise_rl.commands.config import compose
 from concise_rl.errors import DataError, UserError
 from concise_rl.model.loading import load_model, load_tokenizer
+from concise_rl.offline.report import report_path
 from concise_rl.offline.rows import read_rows, tokenised
-from concise_rl.offline.select import report_path
 from concise_rl.offline.trainers import TUNERS
 
 SUMS = [(a, b) for a in range(1, 5) for b in (1, 4)]
@@ -104,7 +104,7 @@ def test_rows_that_cannot_be_tuned_on_are_refused(tmp_path):
     assert len(read_rows(path, "sft")) == len(ROWS)
     with pytest.raises(DataError, match=r"line 1: recipe=dpo needs prompt, chosen, rejected, the row has prompt, comp"):
         read_rows(path, "dpo")
-    with pytest.raises(DataError, match=r"recipe=weighted needs .*concise-rl select o1_pruner"):
+    with pytest.raises(DataError, match=r"recipe=weighted needs .*concise-rl select selector=o1_pruner"):
         read_rows(path, "weighted")
     report_path(path).write_text(json.dumps({"sha256": "0"}))
     with pytest.raises(UserError, match="is not what concise-rl select wrote"):

@@ -1,1 +1,1 @@
-"""Which stored samples to tune on, without reinforcement learning. Lengths and verdicts decide, texts are not read."""
+"""One file a selector: stored samples to rows for SFT or to preference pairs."""

@@ -1,72 +1,74 @@
-"""O1-Pruner: every answer teaches, by how much shorter and righter it is than the problem's others."""
+"""O1-Pruner's weights: short and right against what the reference model does on the problem."""
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from concise_rl.errors import UserError
-from concise_rl.methods.contracts import Choice, Sample, Selection, Selector
-from concise_rl.methods.drawing import seeded
+from concise_rl.errors import DataError, UserError
+from concise_rl.methods.picking import Dropped, PerProblem, Pick
+from concise_rl.samples import Sample, Samples, Selection
 
 
 @dataclass
-class O1Pruner(Selector):
-    """Some samples of each problem with a weight, which may be negative.
+class O1Pruner(PerProblem):
+    """Length-harmonizing fine-tuning (arXiv 2501.12570; StarDewXXX/O1-Pruner), for the loss `weighted`.
 
-    Source: arXiv 2501.12570; StarDewXXX/O1-Pruner. Over all samples of a problem (16 of Marco-o1, 12 of QwQ)
+    Over the K completions of a problem, sampled from the reference model:
 
-        w_i = clip((mean L - L_i) / L_i + alpha (c_i - mean c), -2, 4)
+        w = clip((mean L - L) / L + alpha (c - mean c), low, high)
 
-    of which `rows` are drawn, by seed and problem; then the weights are standardised over all rows that were drawn,
-    with the population deviation (0 where that is 0). `concise-rl tune recipe=weighted` takes them: a ratio to the
-    frozen start, by length, clipped, times the weight.
+    `rows` of them are drawn, right or wrong, and the weights of all drawn rows are standardised together (population
+    deviation; where it is 0 all weights are 0).
 
     Attributes:
-        alpha: what being right is worth; 2 for Marco-o1, 5 for QwQ.
-        rows: of a problem; 2 in the paper.
-        seed: of the draw.
+        alpha: weight of being right; 2 for Marco-o1, 5 for QwQ.
+        low, high: bounds of w before it is standardised.
+        rows: drawn a problem.
 
     Raises:
-        UserError: a field out of its range; a sample of no tokens.
+        UserError: bounds the wrong way round, a negative alpha, or no row to draw.
+        DataError: a completion of no tokens, which has no weight.
     """
 
     alpha: float = 2.0
+    low: float = -2.0
+    high: float = 4.0
     rows: int = 2
-    seed: int = 0
+
+    takes_wrong = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha < math.inf:
-            raise UserError(f"O1Pruner.alpha={self.alpha}: must be 0 or more, 2 is the paper's for Marco-o1")
-        if self.rows < 1:
-            raise UserError(f"O1Pruner.rows={self.rows}: must be 1 or more, 2 is the paper's")
+        if self.alpha < 0 or self.low >= self.high or self.rows < 1:
+            raise UserError(
+                f"O1Pruner.alpha={self.alpha}, low={self.low}, high={self.high}, rows={self.rows}: need alpha >= 0, "
+                "low < high, rows >= 1"
+            )
 
-    def select(self, problems: Mapping[str, Sequence[Sample]]) -> Selection:
-        """`rows` samples of each problem, weighted."""
-        drawn = []
-        for key, samples in problems.items():
-            weights = self.weights(samples)
-            places = seeded("o1_pruner", self.seed, key).sample(range(len(samples)), min(self.rows, len(samples)))
-            drawn += [(samples[place], weights[place]) for place in sorted(places)]
-        values = standardised([weight for _, weight in drawn])
-        return [Choice(sample, value) for (sample, _), value in zip(drawn, values, strict=True)]
+    def pick(self, samples: Sequence[Sample], rng: random.Random) -> list[Pick] | Dropped:
+        """The drawn rows with their weights, not yet standardised."""
+        weights = self.weights([s.length for s in samples], [s.correct for s in samples])
+        drawn = sorted(rng.sample(range(len(samples)), min(self.rows, len(samples))))
+        return [Pick(samples[place], weight=weights[place]) for place in drawn]
 
-    def weights(self, samples: Sequence[Sample]) -> list[float]:
-        """w of each sample of one problem, before they are standardised."""
-        for sample in samples:
-            if sample.length == 0:
-                raise UserError(f"problem {sample.problem} has a sample of 0 tokens: o1_pruner divides by the length")
-        length = statistics.fmean(s.length for s in samples)
-        accuracy = statistics.fmean(s.correct for s in samples)
-        return [
-            min(max((length - s.length) / s.length + self.alpha * (s.correct - accuracy), -2.0), 4.0) for s in samples
-        ]
+    def weights(self, lengths: Sequence[int], correct: Sequence[bool]) -> list[float]:
+        """w of each completion of a problem."""
+        mean_length, accuracy = sum(lengths) / len(lengths), sum(correct) / len(correct)
+        raw = [(mean_length - n) / n + self.alpha * (c - accuracy) for n, c in zip(lengths, correct, strict=True)]
+        return [min(max(w, self.low), self.high) for w in raw]
 
-
-def standardised(values: Sequence[float]) -> list[float]:
-    """(x - mean) / population deviation; 0 where all are equal."""
-    spread = statistics.pstdev(values) if values else 0.0
-    mean = statistics.fmean(values) if values else 0.0
-    return [(value - mean) / spread if spread else 0.0 for value in values]
+    def __call__(self, samples: Samples, seed: int) -> Selection:
+        """All problems, their weights standardised."""
+        empty = (samples.lengths == 0) & samples.scorable
+        if empty.any():
+            key = samples.problems[samples.problem[empty.argmax()]]
+            raise DataError(
+                f"problem {key} has a completion of 0 tokens, which selector=o1_pruner cannot weigh: leave it out"
+            )
+        selection = super().__call__(samples, seed)
+        weights = selection.weights
+        if weights is None:
+            return selection
+        deviation = weights.std()
+        return replace(selection, weights=(weights - weights.mean()) / deviation if deviation else weights * 0)

@@ -1,27 +1,23 @@
-"""One right answer of each problem by chance: the control of every selection by length."""
+"""The control: of each problem a right completion at random."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from concise_rl.methods.contracts import Choice, Sample, Selection, Selector
-from concise_rl.methods.drawing import seeded
+from concise_rl.methods.picking import NO_RIGHT, Dropped, PerProblem, Pick, right
+from concise_rl.samples import Sample
 
 
 @dataclass
-class RandomRight(Selector):
-    """One right answer of each problem that has any, drawn by seed and problem; TOPS' control (arXiv 2502.18080).
+class RandomRight(PerProblem):
+    """What rejection sampling does without any choice by length; TOPS (arXiv 2502.18080) compares itself with it.
 
-    Attributes:
-        seed: of the draw.
+    chosen = a right completion, each equally likely. A problem without one is dropped.
     """
 
-    seed: int = 0
-
-    def select(self, problems: Mapping[str, Sequence[Sample]]) -> Selection:
-        """One row a problem."""
-        right = {key: [s for s in samples if s.correct] for key, samples in problems.items()}
-        return [
-            Choice(seeded("random_right", self.seed, key).choice(samples)) for key, samples in right.items() if samples
-        ]
+    def pick(self, samples: Sequence[Sample], rng: random.Random) -> list[Pick] | Dropped:
+        """One row, or none."""
+        candidates = right(samples)
+        return [Pick(rng.choice(candidates))] if candidates else Dropped(NO_RIGHT)

@@ -1,87 +1,76 @@
-"""Ruler: prompts that ask for a length, made from answers that have it."""
+"""Ruler's meta length tokens: a completion is told how long it is, and so learns to be as long as it is told."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from concise_rl.errors import UserError
-from concise_rl.methods.contracts import Choice, Sample, Selection, Selector
+from concise_rl.methods.contracts import Selector
+from concise_rl.methods.picking import NO_RIGHT, Pick, chosen, right
+from concise_rl.samples import Samples, Selection
 
+WINDOWS = {
+    10: (5, 15),
+    30: (25, 35),
+    50: (45, 55),
+    80: (75, 85),
+    150: (135, 155),
+    300: (295, 305),
+    500: (495, 505),
+    700: (695, 705),
+}
+"""A token's number to the words of its training rows, more than the first and at most the second; the released code's.
+That of 150 is not even, there too."""
 
-class Band(NamedTuple):
-    """Words above `low` and up to `high`."""
-
-    low: float
-    high: float
-
-    def holds(self, words: int) -> bool:
-        return self.low < words <= self.high
-
-
-class Level(NamedTuple):
-    """A length that a prompt asks for: what meets it precisely and flexibly, and which answers train it."""
-
-    name: str
-    precise: Band
-    flexible: Band
-    training: Band
-
-
-_MORE = Band(800, math.inf)
-LEVELS = (
-    Level("10", Band(0, 20), Band(0, 20), Band(5, 15)),
-    Level("30", Band(20, 40), Band(20, 40), Band(25, 35)),
-    Level("50", Band(40, 60), Band(40, 60), Band(45, 55)),
-    Level("80", Band(70, 90), Band(60, 100), Band(75, 85)),
-    Level("150", Band(130, 170), Band(100, 200), Band(135, 155)),
-    Level("300", Band(280, 320), Band(200, 400), Band(295, 305)),
-    Level("500", Band(450, 550), Band(400, 600), Band(495, 505)),
-    Level("700", Band(630, 770), Band(600, 800), Band(695, 705)),
-    Level(">800", _MORE, _MORE, _MORE),
-)
-"""Words, cut at white space. Source: arXiv 2409.18943; Geaming2002/Ruler."""
-
-
-def meets(words: int, level: str, *, flexible: bool = False) -> bool:
-    """Whether an answer has the length that its prompt asked for: Ruler's PM, or FM where `flexible`.
-
-    Raises:
-        UserError: there is no such level.
-    """
-    found = next((each for each in LEVELS if each.name == level), None)
-    if found is None:
-        raise UserError(f"level={level!r}: choose from {', '.join(each.name for each in LEVELS)}")
-    return (found.flexible if flexible else found.precise).holds(words)
+ABOVE = 800
+"""More words than so many have the last token, `>800`."""
 
 
 @dataclass
 class Ruler(Selector):
-    """The right answers whose words lie in a training band of `LEVELS`, their prompts asking for it.
+    """Ruler (arXiv 2409.18943; Geaming2002/Ruler): supervised rows that begin with their own length.
 
-    Source: arXiv 2409.18943; Geaming2002/Ruler, which takes answers of any kind; here those that are right.
+    Words are the text split at white space. A right completion whose words lie in the window of a token, open below and
+    closed above, is chosen, and its text begins with `[MLT:80]`. What lies in no window is left out.
 
     Attributes:
-        template: put behind the prompt; `{level}` becomes the level's name.
+        most: rows a token, the first by problem key; 20,000 in the paper.
 
     Raises:
-        UserError: the template has no `{level}`.
+        UserError: fewer than 1.
     """
 
-    template: str = "[MLT:{level}]"
+    most: int = 20_000
+
+    needs = frozenset({"words"})
 
     def __post_init__(self) -> None:
-        if "{level}" not in self.template:
-            raise UserError(f"Ruler.template={self.template!r}: must hold {{level}}, where the length goes")
+        if self.most < 1:
+            raise UserError(f"Ruler.most={self.most}: give 1 row a token or more")
 
-    def select(self, problems: Mapping[str, Sequence[Sample]]) -> Selection:
-        """A row for each right answer that has one of the lengths."""
-        right = [s for samples in problems.values() for s in samples if s.correct]
-        return [
-            Choice(s, suffix=self.template.replace("{level}", level.name))
-            for s in right
-            for level in LEVELS
-            if level.training.holds(s.words)
-        ]
+    def __call__(self, samples: Samples, seed: int) -> Selection:
+        """A row for each right completion in a window, up to `most` of each token."""
+        taken: dict[str, int] = {}
+        picks: list[Pick] = []
+        dropped: dict[str, str] = {}
+        for key, rows in samples.by_problem():
+            tokens = [(row, length_token(row.words)) for row in right(rows)]
+            before = len(picks)
+            for row, token in tokens:
+                if token and taken.get(token, 0) < self.most:
+                    taken[token] = taken.get(token, 0) + 1
+                    picks.append(Pick(row, start=token))
+            if len(picks) == before:
+                none_fits = "no right answer in a window" if not any(t for _, t in tokens) else "its tokens are full"
+                dropped[key] = none_fits if tokens else NO_RIGHT if rows else "no verdict"
+        return chosen(picks, dropped)
+
+
+def length_token(words: int) -> str:
+    """`[MLT:80]` for 76 to 85 words; empty between two windows."""
+    if words > ABOVE:
+        return f"[MLT:>{ABOVE}]"
+    for target, (low, high) in WINDOWS.items():
+        if low < words <= high:
+            return f"[MLT:{target}]"
+    return ""

@@ -1,136 +1,171 @@
-"""Offline selections: the papers' numbers, ties, problems without a right answer; and laws that each keeps."""
+"""Each selector on a case worked by hand from its paper, on ties, and on problems without a right answer."""
 
 from __future__ import annotations
 
-import random
-
+import numpy as np
 import pytest
 
-from concise_rl.errors import UserError
-from concise_rl.methods import Choice, Preference, Sample, load_selector
-from concise_rl.methods.registry import SELECTORS
-from concise_rl.methods.selectors.ruler import meets
+from concise_rl.errors import DataError, UserError
+from concise_rl.methods import load_selector
+from concise_rl.methods.picking import NO_RIGHT
+from concise_rl.methods.selectors.dart import Dart
+from concise_rl.methods.selectors.kimi_pairs import KimiPairs
+from concise_rl.methods.selectors.o1_pruner import O1Pruner
+from concise_rl.methods.selectors.right_within import RightWithin
+from concise_rl.methods.selectors.ruler import WINDOWS, Ruler, length_token
+from concise_rl.methods.selectors.tops_seed import TopsSeed
+from concise_rl.samples import Samples
 
 
-def problem(key: str, right: list[int] = (), wrong: list[int] = (), **others) -> list[Sample]:  # type: ignore[assignment]
-    rows = [(length, True) for length in right] + [(length, False) for length in wrong]
-    return [Sample(key, length, correct, number=n, **others) for n, (length, correct) in enumerate(rows)]
+def one(lengths, correct, **columns):
+    """Samples of one problem, in the order given."""
+    return Samples.of(["a"] * len(lengths), lengths, correct, **columns)
 
 
-def lengths(selection) -> list:
-    return [(p.chosen.length, p.rejected.length) if isinstance(p, Preference) else p.sample.length for p in selection]
+def chosen(name, samples, seed=0, **fields):
+    """Lengths of what is chosen, and of what is rejected."""
+    selection = load_selector(name, **fields)(samples, seed)
+    rejected = [] if selection.rejected is None else samples.lengths[selection.rejected].tolist()
+    return samples.lengths[selection.rows].tolist(), rejected, dict(selection.dropped)
 
 
-def test_kimis_long2short():
-    samples = problem("a", [120, 170, 185], [110, 119, 300]) + problem("b", [], [5]) + problem("c", [7, 7])
-    assert lengths(load_selector("long2short")(samples)) == [120, 7]
-    assert load_selector("long2short")(samples)[1].sample.number == 0, "the first of several"
-    pairs = load_selector("long2short", {"kind": "dpo"})(samples)
-    assert lengths(pairs) == [(120, 185), (120, 300)], "185 >= 180; shorter wrong answers are no negatives"
-    assert lengths(load_selector("long2short", {"kind": "dpo"})(problem("d", [2, 3], [2]))) == [(2, 3)], "3 >= 1.5 x 2"
+RIGHT_AND_WRONG = one([120, 170, 185, 110, 119, 300], [1, 1, 1, 0, 0, 0])
 
 
-def test_tops():
-    dpo = load_selector("tops", {"kind": "dpo"})
-    assert lengths(dpo(problem("a", [700, 1500], [500, 2000]))) == [(700, 2000), (700, 500)]
-    assert lengths(dpo(problem("a", [700], [500]))) == [(700, 500)], "one row stands once"
-    assert lengths(dpo(problem("a", [700], [900, 800]))) == [(700, 900)]
-    assert dpo(problem("a", [700])) == dpo(problem("a", [], [5])) == []
-    seed = load_selector("tops", {"kind": "seed"})
-    assert lengths(seed(problem("a", [400, 701, 1002]))) == [400, 701, 1002]
-    assert seed(problem("a", [400, 700, 1100])) == [], "300 itself is no gap"
-    assert seed(problem("a", [400, 701], [1002])) == seed(problem("a", [400, 1000])) == []
-    assert lengths(load_selector("tops")(problem("a", [9, 5], [1]) + problem("b", [], [3]))) == [5]
+@pytest.mark.parametrize("name", ["long2short", "tops"])
+def test_the_shortest_right_one_and_of_equals_the_first(name):
+    assert chosen(name, RIGHT_AND_WRONG) == ([120], [], {})
+    equals = one([50, 40, 40, 30], [1, 1, 1, 0])
+    selection = load_selector(name)(equals, 0)
+    assert equals.numbers[selection.rows].tolist() == [1]
+    assert chosen(name, one([5, 6], [0, 0])) == ([], [], {"a": NO_RIGHT})
 
 
-def test_darts_quotas():
-    samples = problem("a", [1] * 30, [1] * 10) + problem("b", [2] * 10, [2] * 30) + problem("c", [3] * 40)
-    kept = lengths(load_selector("dart_prop2diff")(samples))
-    assert [kept.count(n) for n in (1, 2, 3)] == [17, 10, 1], "quotas 17, 50, 1; short ones stay short"
-    kept = lengths(load_selector("dart_prop2diff", {"kind": "uniform", "k": 12})(samples))
-    assert [kept.count(n) for n in (1, 2, 3)] == [12, 10, 12]
+def test_kimis_pairs_take_longer_wrong_ones_and_much_longer_right_ones():
+    assert chosen("long2short_dpo", RIGHT_AND_WRONG) == ([120, 120], [185, 300], {})
+    second = one([100, 140, 150, 300, 80, 100, 250], [1, 1, 1, 1, 0, 0, 0])
+    assert chosen("long2short_dpo", second) == ([100] * 3, [150, 300, 250], {})
+    odd = one([3, 4, 5], [1, 1, 1])
+    assert chosen("long2short_dpo", odd)[1] == [5], "4 is not 1.5 times 3, 5 is more"
+    assert chosen("long2short_dpo", one([100, 149, 90], [1, 1, 0]))[0] == []
+    assert chosen("long2short_dpo", one([7, 9], [0, 0]))[2] == {"a": NO_RIGHT}
+    assert chosen("long2short_dpo", one([0, 1], [1, 0])) == ([0], [1], {}), "an empty answer is lawful"
+    with pytest.raises(UserError, match=r"ratio=1\.0: give more than 1"):
+        KimiPairs(ratio=1.0)
+
+
+def test_tops_pairs_reject_the_longest_wrong_one_and_one_that_thought_too_little():
+    assert chosen("tops_dpo", one([700, 1500, 500, 2000], [1, 1, 0, 0])) == ([700, 700], [2000, 500], {})
+    assert chosen("tops_dpo", one([800, 1500, 600, 3000], [1, 1, 0, 0]))[1] == [3000, 600]
+    assert chosen("tops_dpo", one([800, 600], [1, 0]))[1] == [600], "one that is both stands once"
+    assert chosen("tops_dpo", one([800, 800, 900], [1, 0, 0]))[1] == [900], "as long as the chosen is not shorter"
+    assert chosen("tops_dpo", one([8, 9], [1, 1]))[2] == {"a": "no wrong answer"}
+    assert chosen("tops_dpo", one([8, 9], [0, 0]))[2] == {"a": NO_RIGHT}
+
+
+def efforts(lengths, correct=(1, 1, 1)):
+    return one(lengths, correct, edits=["low", "medium", "high"][: len(lengths)])
+
+
+def test_tops_seed_wants_all_right_and_more_than_the_gap_between():
+    assert sorted(chosen("tops_seed", efforts([400, 701, 1002]))[0]) == [400, 701, 1002]
+    assert sorted(chosen("tops_seed", efforts([2400, 900, 1300]))[0]) == [900, 1300, 2400]
+    assert chosen("tops_seed", efforts([400, 700, 1100]))[2] == {"a": "two efforts are 300 tokens apart or less"}
+    assert chosen("tops_seed", efforts([900, 1100, 2400]))[0] == []
+    assert chosen("tops_seed", efforts([400, 701, 1002], (1, 0, 1)))[2] == {"a": "not right at every effort"}
+    assert chosen("tops_seed", efforts([400, 800], (1, 1)))[2] == {"a": "not sampled at 3 efforts"}
+    again = one([400, 5, 701, 1002], [1, 0, 1, 1], edits=["low", "low", "medium", "high"], numbers=[0, 1, 0, 0])
+    assert len(chosen("tops_seed", again)[0]) == 3, "of each effort the first completion"
+    with pytest.raises(UserError, match="efforts=1"):
+        TopsSeed(efforts=1)
+
+
+def rates(fails, n):
+    """Problems a, b, ... with so many wrong ones first."""
+    rows = [(key, number >= fail) for key, fail in zip("abcdef", fails, strict=False) for number in range(n)]
+    return Samples.of([key for key, _ in rows], [10] * len(rows), [right for _, right in rows])
+
+
+def test_dart_quotas_follow_the_fail_rate_in_whole_numbers():
+    for fails, n, expected in (
+        ([1, 3, 0], 4, [17, 50, 1]),
+        ([1, 5, 9], 10, [6, 28, 50]),
+        ([0, 0], 4, [1, 1]),
+        ([4, 4], 4, [50, 50]),
+    ):
+        quotas = Dart(pilot=n).quotas(dict(rates(fails, n).by_problem()))
+        assert list(quotas.values()) == expected
+    # 50 * 0.07 / 0.1 is 35.00000000000001 in floating point.
+    assert list(Dart(pilot=100).quotas(dict(rates([7, 10], 100).by_problem())).values()) == [35, 50]
+
+
+def test_dart_takes_the_first_right_ones_and_knows_who_lacks_some():
+    samples = rates([1, 3, 0, 4], 4)
+    selection = load_selector("dart_prop2diff", pilot=4, most=2)(samples, 0)
+    taken = [(samples.problems[samples.problem[row]], int(samples.numbers[row])) for row in selection.rows]
+    assert taken == [("a", 1), ("b", 3), ("c", 0)], "quotas 1, 2, 1, 2; b stays short, d has none"
+    assert selection.dropped == {"d": NO_RIGHT}
+    uniform = load_selector("dart_uniform", most=3)
+    assert uniform.unfilled(samples) == {"a", "b", "d"}, "sampling stops at more than the quota: c has 4"
+    assert len(uniform(samples, 0)) == 3 + 1 + 3
+    assert load_selector("dart_uniform").most == 40
+    with pytest.raises(UserError, match="most=0"):
+        Dart(most=0)
+
+
+def test_dart_knows_the_rate_from_the_first_completions():
+    early = Samples.of(["a"] * 4 + ["b"] * 4, [1] * 8, [0, 1, 1, 1, 1, 1, 0, 0], numbers=[0, 1, 2, 3] * 2)
+    assert list(Dart(pilot=2).quotas(dict(early.by_problem())).values()) == [50, 1]
+
+
+def test_on_policy_takes_all_right_ones_that_ended_within_the_limit():
+    samples = one([3500, 3501, 20, 9], [1, 1, 1, 0], truncated=[0, 0, 1, 0])
+    assert chosen("on_policy_sft", samples) == ([3500], [], {})
+    assert chosen("on_policy_sft", samples, limit=None)[0] == [3500, 3501]
+    assert chosen("on_policy_sft", samples, limit=5)[2] == {"a": "no right answer within 5 tokens"}
+    assert chosen("on_policy_sft", one([1], [0]))[2] == {"a": NO_RIGHT}
+    with pytest.raises(UserError, match="limit=0"):
+        RightWithin(limit=0)
 
 
 def test_o1_pruners_weights():
-    samples = [Sample("a", n, c, number=i) for i, (n, c) in enumerate([(500, 1), (1000, 0), (1500, 1), (3000, 0)])]
-    pruner = load_selector("o1_pruner", {"rows": 4})
-    assert pruner.weights(samples) == pytest.approx([3, -0.5, 1, -1.5])
-    assert sum(choice.weight for choice in pruner(samples)) == pytest.approx(0)
-    two = load_selector("o1_pruner")(samples)
-    assert sorted(choice.weight for choice in two) == pytest.approx([-1, 1])
-    assert [choice.weight for choice in load_selector("o1_pruner")(problem("a", [5, 5]))] == [0, 0]
-    with pytest.raises(UserError, match="sample of 0 tokens"):
-        pruner(problem("a", [0, 5]))
+    lengths, correct = [500, 1000, 1500, 3000], [1, 0, 1, 0]
+    assert O1Pruner().weights(lengths, correct) == pytest.approx([3, -0.5, 1, -1.5])
+    assert O1Pruner(low=-1, high=2).weights(lengths, correct) == pytest.approx([2, -0.5, 1, -1])
+    samples = one(lengths, correct)
+    for seed in range(6):
+        selection = O1Pruner()(samples, seed)
+        raw = np.array([3, -0.5, 1, -1.5])[samples.numbers[selection.rows]]
+        assert selection.weights.tolist() == pytest.approx([1, -1] if raw[0] > raw[1] else [-1, 1])
+    assert len({tuple(O1Pruner()(samples, seed).rows.tolist()) for seed in range(20)}) > 3, "the choice is seeded"
+    assert O1Pruner()(one([7, 7], [1, 1]), 0).weights.tolist() == [0, 0], "no deviation"
+    assert len(O1Pruner(rows=5)(one([7, 9], [1, 0]), 0)) == 2
+    with pytest.raises(DataError, match="problem a has a completion of 0 tokens"):
+        O1Pruner()(one([0, 9], [0, 1]), 0)
+    with pytest.raises(UserError, match="low < high"):
+        O1Pruner(low=4, high=-2)
 
 
-def test_rulers_bands():
-    asked = [130, 150, 171, 201]
-    assert [meets(n, "150") for n in asked] == [False, True, False, False]
-    assert [meets(n, "150", flexible=True) for n in asked] == [True, True, True, False]
-    samples = [Sample("a", 9, True, words=n, number=n) for n in (5, 6, 15, 16, 150, 155, 156, 801)]
-    chosen = load_selector("ruler")(samples)
-    assert [(c.sample.words, c.suffix) for c in chosen] == [
-        (6, "[MLT:10]"), (15, "[MLT:10]"), (150, "[MLT:150]"), (155, "[MLT:150]"), (801, "[MLT:>800]")
-    ]  # fmt: skip
-    with pytest.raises(UserError, match="level='151'"):
-        meets(1, "151")
+def test_random_right_draws_by_seed_and_problem():
+    samples = one([1, 2, 3, 4], [1, 1, 1, 0])
+    drawn = [chosen("random_right", samples, seed)[0][0] for seed in range(60)]
+    assert set(drawn) == {1, 2, 3}
+    assert drawn == [chosen("random_right", samples, seed)[0][0] for seed in range(60)]
+    assert chosen("random_right", one([1], [0]))[2] == {"a": NO_RIGHT}
 
 
-def test_controls():
-    samples = problem("a", [4, 8, 16], [2]) + problem("b", [], [1])
-    assert lengths(load_selector("all_right", {"limit": 8})(samples)) == [4, 8]
-    assert load_selector("all_right")([Sample("a", 9, True, truncated=True)]) == []
-    drawn = {lengths(load_selector("random_right", {"seed": seed})(samples))[0] for seed in range(40)}
-    assert drawn == {4, 8, 16}
+def test_rulers_windows_are_open_below_and_closed_above():
+    assert [length_token(n) for n in (5, 6, 15, 16, 135, 136, 155, 156, 800, 801)] == [
+        *("", "[MLT:10]", "[MLT:10]", "", "", "[MLT:150]", "[MLT:150]", "", "", "[MLT:>800]")
+    ]
+    assert [length_token(low + 1) for low, _ in WINDOWS.values()] == [f"[MLT:{target}]" for target in WINDOWS]
 
 
-def store(seed: int) -> list[Sample]:
-    rng = random.Random(seed)
-    return [
-        Sample(
-            f"p{rng.randrange(8)}", rng.choice([3, 5, 8, 900, 1400]), rng.random() < 0.5, rng.random() < 0.9,
-            number=n, words=rng.randrange(1, 900),
-        )
-        for n in range(60)
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", SELECTORS)
-@pytest.mark.parametrize("seed", range(3))
-def test_a_selector_is_pure_blind_to_order_and_leaves_out_what_has_no_verdict(name, seed):
-    samples = store(seed)
-    kinds = [{}] if name not in ("long2short", "tops") else [{}, {"kind": "dpo"}]
-    for fields in kinds:
-        selection = load_selector(name, fields)(samples)
-        assert selection or name == "ruler"
-        shuffled = random.Random(seed).sample(samples, len(samples))
-        assert load_selector(name, fields)(shuffled) == selection
-        seen = [s for s in samples if s.scorable]
-        assert load_selector(name, fields)(seen) == selection
-        for item in selection:
-            best = item.sample if isinstance(item, Choice) else item.chosen
-            assert best.scorable
-            assert best.correct or name == "o1_pruner"
-            if isinstance(item, Preference):
-                assert item.rejected.problem == best.problem
-                assert item.rejected != best
-    assert load_selector(name)([]) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "fields", "message"),
-    [
-        ("long2short", {"ratio": 1.0}, "Long2Short.ratio=1.0"),
-        ("long2short", {"kind": "longest"}, "Long2Short.kind='longest'"),
-        ("tops", {"gap": -1}, "Tops.gap=-1"),
-        ("dart_prop2diff", {"k": 0}, "DartProp2Diff.k=0"),
-        ("o1_pruner", {"rows": 0}, "O1Pruner.rows=0"),
-        ("ruler", {"template": "short"}, "Ruler.template='short'"),
-        ("all_right", {"limit": 0}, "AllRight.limit=0"),
-        ("tops", {"gaps": 1}, "selector.tops.gaps is not known; did you mean gap"),
-        ("topps", {}, "selector='topps' is not known; did you mean tops"),
-    ],
-)
-def test_refusals(name, fields, message):
-    with pytest.raises(UserError, match=message):
-        load_selector(name, fields)
+def test_ruler_starts_rows_with_their_length_and_fills_each_token():
+    samples = Samples.of(list("abcd"), [9] * 4, [1, 1, 1, 0], words=[10, 12, 20, 10])
+    selection = Ruler(most=1)(samples, 0)
+    assert list(selection.starts) == ["[MLT:10]"]
+    assert selection.dropped == {"b": "its tokens are full", "c": "no right answer in a window", "d": NO_RIGHT}
+    assert len(Ruler()(samples, 0)) == 2
+    with pytest.raises(UserError, match="most=0"):
+        Ruler(most=0)

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
-from tests.commands.test_sample import SMALL, cli
+SMALL = ["evaluation.problems=12", "evaluation.samples=2", "evaluation.max_new_tokens=40"]
+
+
+def cli(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "concise_rl.cli", *arguments]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=env)
 
 
 def test_a_tuned_model_is_a_run(tmp_path):
-    for arguments in (["sample", *SMALL], ["select", "all_right", "samples", "--out", "rows.jsonl"]):
-        assert cli(tmp_path, *arguments).returncode == 0
+    select = ["select", "selector=on_policy_sft", "stores=s.jsonl", "out=rows.jsonl"]
+    for arguments in (["sample", *SMALL, "store=s.jsonl"], select):
+        done = cli(tmp_path, *arguments)
+        assert done.returncode == 0, done.stderr
     tune = ["tune", "rows=rows.jsonl", "run.dir=run", "evaluation.problems=4", "evaluation.max_new_tokens=40"]
     tune += ["tuning.per_device_train_batch_size=4", "tuning.save_steps=1", "run.progress=false"]
     done = cli(tmp_path, *tune, "tuning.max_steps=2")

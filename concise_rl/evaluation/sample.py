@@ -1,0 +1,245 @@
+"""Completions to select from: sampled, judged, and stored each once, by (problem, edit, stage, seed)."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from concise_rl.data import Prompt
+from concise_rl.data.base import content_key
+from concise_rl.errors import UserError
+from concise_rl.evaluation.backends import Backend, Request, Sampling
+from concise_rl.evaluation.backends.http import own_bos
+from concise_rl.evaluation.columns import Columns, columns_of
+from concise_rl.evaluation.evaluate import render_texts, settings_of
+from concise_rl.evaluation.judge import Job, Judging, Progress
+from concise_rl.evaluation.modes import Mode, complete
+from concise_rl.evaluation.row import EvaluationRow
+from concise_rl.evaluation.store import Store
+from concise_rl.methods.contracts import Edit, Selector
+from concise_rl.methods.drawing import seeded
+from concise_rl.options import Truncated
+from concise_rl.samples import Samples
+from concise_rl.verifiers import Verifier, verdict_version
+
+WAVE_ROWS = 8192
+"""Completions are asked for in waves of so many, so that a million of them need no memory."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A problem under one edit, rendered.
+
+    Attributes:
+        prompt: the problem, edited.
+        edit: the edit's description; empty for none.
+        text: the prompt as the model reads it.
+        plain: prompt and messages without the edit; None where there is none.
+    """
+
+    prompt: Prompt
+    edit: str
+    text: str
+    messages: tuple[Mapping[str, str], ...]
+    plain: Mapping[str, Any] | None
+
+    def job(self, number: int, seed: int, stage: str, template: Mapping[str, Any]) -> Job:
+        """Its completion of a number. What it is depends on the seed, the text and the number alone."""
+        own_seed = int(content_key(str(seed), self.text, str(number)), 16) >> 1
+        request = Request(self.text, self.messages, own_seed, template=template)  # type: ignore[arg-type]
+        stored: dict[str, Any] = {"edit": self.edit, "stage": stage, "messages": self.messages, "plain": self.plain}
+        return Job(self.prompt.id, number, self.prompt.reference, self.prompt.columns, request, stored)
+
+
+def sample(
+    backend: Backend,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    verifier: Verifier,
+    sampling: Sampling,
+    *,
+    store: str | Path,
+    samples: int,
+    seed: int,
+    stage: str = "",
+    edits: Mapping[str, Edit] | None = None,
+    until: Selector | None = None,
+    max_samples: int | None = None,
+    mode: Mode,
+    system: str | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    verify_deadline_seconds: float = 5.0,
+    on_progress: Progress | None = None,
+) -> Columns:
+    """Sample each problem `samples` times under each edit, and judge and store each completion once.
+
+    The same call on the same store goes on where it stopped; more samples, problems, edits and seeds may be asked for
+    later. Stores of several machines are named together where they are read.
+
+    Args:
+        edits: description to edit; none asks each problem as it is.
+        until: a selector with a quota: for the problems that it finds unfilled sampling goes on, `samples` at a time,
+        max_samples: up to so many a problem and edit.
+        store, verify_deadline_seconds, system, chat_template_kwargs: see `concise_rl.evaluation.evaluate`.
+
+    Raises:
+        UserError: a setting out of range; a store of other settings, or that another process writes to.
+        DataError: a damaged or repeated line in the store.
+    """
+    most = samples if max_samples is None else max_samples
+    if samples < 1 or most < samples:
+        raise UserError(f"samples={samples}, max_samples={most}: need 1 or more, and no ceiling below the samples")
+    template = dict(chat_template_kwargs or {})
+    settings = settings_of(backend, verifier, mode, sampling) | identity_of(tokenizer)
+    settings |= {"system": system, "chat_template_kwargs": template, "verdicts": verdict_version()}
+    problems = {prompt.id: prompt for prompt in prompts}
+    asked = render(list(problems.values()), tokenizer, system, template, edits or {}, seed)
+    with only_writer(Path(store)):
+        stored = Store(store, settings)
+        known = _known(columns_of(store), stage)
+        total, done = len(asked) * samples, 0
+
+        def jobs(numbers: range, wanted: Sequence[Asked]) -> Iterator[Job]:
+            for one in wanted:
+                for number in numbers:
+                    job = one.job(number, seed, stage, template)
+                    if (job.prompt_id, one.edit, job.request.seed) not in known:
+                        yield job
+
+        def keep(rows: Sequence[EvaluationRow]) -> None:
+            nonlocal done
+            stored.append(rows)
+            done += len(rows)
+            known.update((row.prompt_id, row.edit, row.seed) for row in rows)  # type: ignore[misc]
+            if on_progress:
+                on_progress(done, total)
+
+        numbers, wanted = range(samples), asked
+        while wanted:
+            done = total - sum(1 for _ in jobs(numbers, wanted))
+            if on_progress:
+                on_progress(done, total)
+            for wave in _waves(jobs(numbers, wanted)):
+                judging = Judging(wave, verifier, settings, keep, deadline_seconds=verify_deadline_seconds)
+                with judging.missing() as missing:
+                    complete(backend, [job.request for job in missing], sampling, mode, judging.take)
+            numbers = range(numbers.stop, min(numbers.stop + samples, most))
+            wanted = _unfilled(until, columns_of(store), asked, stage) if until and numbers else []
+            total += len(wanted) * len(numbers)
+        return columns_of(store)
+
+
+def render(
+    prompts: Sequence[Prompt],
+    tokenizer: Any,
+    system: str | None,
+    template: Mapping[str, Any],
+    edits: Mapping[str, Edit],
+    seed: int,
+) -> list[Asked]:
+    """Every problem under every edit, those of a problem together.
+
+    Raises:
+        ValueError: an edit changed the content key.
+    """
+    opening = ({"role": "system", "content": system},) if system else ()
+    plain_texts = render_texts(prompts, tokenizer, system, template)
+    if not edits:
+        return [Asked(p, "", text, (*opening, *p.messages), None) for p, text in zip(prompts, plain_texts, strict=True)]
+    found: dict[str, list[Asked]] = {prompt.id: [] for prompt in prompts}
+    for name, edit in edits.items():
+        edited = [edit(prompt, seeded("edit", seed, prompt.id)) for prompt in prompts]
+        texts = render_texts(edited, tokenizer, system, template)
+        for before, after, plain_text, text in zip(prompts, edited, plain_texts, texts, strict=True):
+            if after.id != before.id:
+                raise ValueError(f"{type(edit).__name__} changed the content key of prompt {before.id}: keep Prompt.id")
+            plain = {"prompt": plain_text, "messages": [*opening, *before.messages]}
+            found[before.id].append(Asked(after, name, text, (*opening, *after.messages), plain))
+    return [one for own in found.values() for one in own]
+
+
+def identity_of(tokenizer: Any) -> dict[str, Any]:
+    """What makes lengths comparable and texts exact: a fingerprint of the tokenizer, and the BOS that it adds itself.
+
+    Both are None where a server tokenizes.
+    """
+    if tokenizer is None:
+        return {"tokenizer": None, "own_bos": None}
+    return {"tokenizer": fingerprint(tokenizer), "own_bos": own_bos(tokenizer)}
+
+
+def fingerprint(tokenizer: Any) -> str:
+    """16 hex digits of its vocabulary, special tokens and chat template."""
+    vocabulary = sorted(tokenizer.get_vocab().items())
+    content = json.dumps([vocabulary, tokenizer.eos_token, tokenizer.chat_template])
+    return hashlib.blake2b(content.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+
+
+@contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """While this is open no other process samples into the store.
+
+    Raises:
+        UserError: another one does, or the folder cannot be written.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise UserError(f"store={path} cannot be written ({error.strerror}): choose another one") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise UserError(
+            f"store={path} is being sampled into by another process: wait for it, or give each its own store"
+        ) from error
+    except OSError:
+        pass  # a file system without locks
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def samples_of(columns: Columns, truncated: Truncated = Truncated.wrong) -> Samples:
+    """One store as selectors see it; `truncated` as in training."""
+    n = columns.numbers
+    samples = Samples.of(
+        n["problem"],
+        n["length"],
+        n["correct"],
+        edits=n["edit"],
+        stages=n["stage"],
+        numbers=n["sample"],
+        seeds=n["seed"],
+        scorable=n["scorable"],
+        truncated=n["truncated"],
+    )
+    return samples.counting(truncated)
+
+
+def _known(columns: Columns, stage: str) -> set[tuple[str, str, int]]:
+    n = columns.numbers
+    own = n["stage"] == stage
+    return set(zip(*(n[name][own].tolist() for name in ("problem", "edit", "seed")), strict=True))
+
+
+def _unfilled(until: Selector, columns: Columns, asked: Sequence[Asked], stage: str) -> list[Asked]:
+    samples = samples_of(columns)
+    unfilled = until.unfilled(samples.keep(samples.stages == stage)) or ()
+    return [one for one in asked if one.prompt.id in unfilled]
+
+
+def _waves(jobs: Iterator[Job]) -> Iterator[list[Job]]:
+    while wave := list(islice(jobs, WAVE_ROWS)):
+        yield wave
