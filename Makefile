@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+VLLM_VENV ?= .venv-vllm
 
 # Spinning OpenMP threads stall every neighbour on a shared machine, and the embedded model is fastest on one.
 export OMP_WAIT_POLICY := PASSIVE
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo tradeoff test check docs wheel dist lock setup setup-test results readme clean
+.PHONY: demo tradeoff test test-vllm check docs wheel dist lock setup setup-test results readme clean
 
 demo: $(VENV)/.demo  ## train the embedded reasoner with HAPO; before and after
 	$(BIN)/concise-rl train method=hapo model=tiny data=chain_sum advantage.group_relative.scale=batch \
@@ -19,6 +20,9 @@ tradeoff: $(VENV)/.demo  ## three methods where thinking pays, and the best that
 
 test: $(VENV)/.test check  ## static checks and all tests, a process a core of two
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-vllm: $(VLLM_VENV)/.test  ## vLLM on this CPU, in an environment of its own: colocated, behind HTTP, evaluations
+	$(VLLM_VENV)/bin/python -m pytest tests/vllm
 
 check: $(VENV)/.test  ## ruff, mypy, import contract
 	$(BIN)/ruff check .
@@ -76,6 +80,15 @@ wheel: $(VENV)/.test
 dist: wheel  ## the wheel and, beside it, what it was tested with as a software bill of materials (CycloneDX)
 	cat requirements/torch.txt requirements/core.txt | $(BIN)/python -W ignore -m cyclonedx_py requirements - --pyproject pyproject.toml \
 		--output-reproducible --output-file $(DIST)/concise_rl.cdx.json
+# vLLM's tokenizers want an older numpy than the rest; the last three need a CUDA build and are not used.
+$(VLLM_VENV)/.test: pyproject.toml requirements/core.txt requirements/torch.txt $(wildcard tests/vllm/cpu/*.*)
+	$(PYTHON) -m venv $(VLLM_VENV)
+	{ cat requirements/torch.txt requirements/core.txt | sed -n 's/^\([A-Za-z0-9._-]*==[^ ;]*\).*/\1/p' | grep -v '^numpy=='; \
+		echo 'numpy<2.4'; } > $(VLLM_VENV)/constraints.txt
+	$(VLLM_VENV)/bin/python -m pip install -q --upgrade pip
+	$(VLLM_VENV)/bin/python -m pip install -q -c $(VLLM_VENV)/constraints.txt -e '.[peft]' ./tests/vllm/cpu pytest pytest-timeout
+	$(VLLM_VENV)/bin/python -m pip uninstall -q -y torchvision torchaudio torchcodec
+	touch $@
 
 results: $(VENV)/.test  ## every method on five tasks, and its coefficient: some hours on two cores
 	$(BIN)/python benchmarks/methods.py

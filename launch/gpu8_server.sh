@@ -7,11 +7,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 TRAIN=(env "CUDA_VISIBLE_DEVICES=0,1,2,3"
   accelerate launch --config_file "$LAUNCH/accelerate/${LAYOUT:-zero2}.yaml" --num_processes 4
   -m concise_rl.train run=gpu8_server "${OVERRIDES[@]}")
-# The server must sample from the very model that the overrides name: its revision and its code too.
+# The server must sample from the very model that the overrides name: its revision, code and dtype too.
 SERVED="$("${PYTHON:-python}" -m concise_rl.commands.served run=gpu8_server "${OVERRIDES[@]}")"
 mapfile -t SERVED <<<"$SERVED"
-SERVE=(env "CUDA_VISIBLE_DEVICES=4,5,6,7"
-  trl vllm-serve "${SERVED[@]}" --data_parallel_size 4 --host 127.0.0.1 --port 8000)
+SERVE=(env "CUDA_VISIBLE_DEVICES=4,5,6,7" VLLM_SERVER_DEV_MODE=1
+  vllm serve "${SERVED[@]}" --data-parallel-size 4 --host 127.0.0.1 --port 8000)
 
 if $PRINT; then
   show "${SERVE[@]}"

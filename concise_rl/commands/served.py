@@ -1,4 +1,4 @@
-"""What `trl vllm-serve` must be told so that it samples from the very model that a run trains; launch/gpu8_server.sh.
+"""What `vllm serve` must be told so that it samples from the very model that a run trains; launch/gpu8_server.sh.
 
 python -m concise_rl.commands.served run=gpu8_server model=qwen3_4b     prints one argument a line
 """
@@ -13,11 +13,21 @@ from omegaconf import DictConfig
 from concise_rl.commands import config as configuration
 from concise_rl.errors import UserError
 
+TRAINABLE = (
+    *("--weight-transfer-config", '{"backend": "nccl"}'),
+    *("--logprobs-mode", "processed_logprobs", "--max-logprobs", "-1"),
+)
+"""The trainer sends weights, and compares log-probs at the sampling temperature."""
+
+DEVELOPMENT = {"VLLM_SERVER_DEV_MODE": "1"}
+"""The server's environment: without it there are no end points for weights."""
+
 
 def server_arguments(config: DictConfig) -> list[str]:
-    """Arguments of the server: model, revision and remote code of what `model.path` names.
+    """Arguments of `vllm serve`: path, revision, remote code and dtype of what `model.path` names, and `TRAINABLE`.
 
-    Below an adapter that is its base: the trainer sends merged weights before anything is sampled.
+    Below an adapter that is its base: the trainer sends merged weights before anything is sampled. The dtype is the one
+    in which the trainer computes.
 
     Raises:
         UserError: no server could load it: a GGUF file that a package carries.
@@ -30,12 +40,17 @@ def server_arguments(config: DictConfig) -> list[str]:
         raise UserError(
             f"model.path={spec.path}: the server reads no GGUF file of a package; save it as a folder first"
         )
-    arguments = ["--model", EMBEDDED.get(spec.path, spec.path)]
+    arguments = [EMBEDDED.get(spec.path, spec.path), "--dtype", _dtype(config)]
     if spec.revision:
-        arguments += ["--revision", spec.revision]
+        arguments += ["--revision", spec.revision, "--tokenizer-revision", spec.revision]
     if spec.trust_remote_code:
-        arguments += ["--trust_remote_code", "true"]
-    return arguments
+        arguments += ["--trust-remote-code"]
+    return [*arguments, *TRAINABLE]
+
+
+def _dtype(config: DictConfig) -> str:
+    halves = {"bf16": "bfloat16", "fp16": "float16"}
+    return next((dtype for field, dtype in halves.items() if config.trainer.get(field)), config.model.dtype)
 
 
 def main() -> None:

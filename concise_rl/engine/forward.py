@@ -64,19 +64,23 @@ class ForwardTrainer(GRPOTrainer):
     def _prepare_models(self) -> None:
         """Give policy and reference a scoring head, and see that it gives the model's own log-probs."""
         args = self.args
-        self._sharded = self.is_fsdp_enabled or is_deepspeed_zero3_enabled() or args.cast_lm_head_to_fp32
-        # Recomputed activations leave no cache; DeepSpeed's engine knows one backward pass a forward.
-        self._share_prompts = not (self._sharded or self.is_deepspeed_enabled or args.gradient_checkpointing)
-        if self._sharded:
+        self._sharded = self.is_fsdp_enabled or is_deepspeed_zero3_enabled()
+        self._through_trl = args.cast_lm_head_to_fp32
+        # Recomputed activations leave no cache; DeepSpeed's engine knows one backward pass a forward, and FSDP2 lets
+        # the weights of the first go before the second.
+        special = self._sharded or self._through_trl or self.is_deepspeed_enabled or args.gradient_checkpointing
+        self._share_prompts = not special
+        if self._through_trl:
             return
         config = self.model.config.get_text_config()
         tokens = sample_tokens_of(self._tokenizer, config.vocab_size)
-        for model in filter(None, (self.model, self.ref_model)):
+        for model in map(self.accelerator.unwrap_model, filter(None, (self.model, self.ref_model))):
             base = model.get_base_model() if is_peft_model(model) else model
             add_scoring_head(base)
             plain = supports_plain_cache(base)
             self._share_prompts &= plain
-            check_scoring(model, tokens, self._tokenizer.pad_token_id, plain_cache=plain)
+            if not self._sharded:  # nobody holds all weights, so there is no forward pass to compare with
+                check_scoring(model, tokens, self._tokenizer.pad_token_id, plain_cache=plain)
 
     @property
     def _mode(self) -> str:
@@ -203,7 +207,7 @@ class ForwardTrainer(GRPOTrainer):
         if prompts is None:
             input_ids = torch.cat([rows.prompt_ids, input_ids], dim=1)
             attention_mask = torch.cat([rows.prompt_mask, attention_mask], dim=1)
-        if self._sharded:
+        if self._through_trl:
             return None, *self._score_through_trl(model, input_ids, attention_mask, rows.completion_mask)
         scoring = Scoring(rows.loss_mask, self.temperature, entropy, token_loss, prompts)
         with self.accelerator.autocast():
@@ -212,7 +216,7 @@ class ForwardTrainer(GRPOTrainer):
     def _score_through_trl(
         self, model: Any, input_ids: Tensor, attention_mask: Tensor, completion_mask: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """Log-probs and entropies, (N, T) each, by TRL's head, which gathers what ZeRO-3 and FSDP2 have sharded."""
+        """Log-probs and entropies, (N, T) each, by TRL's head, which alone casts itself to float32."""
         completion_T = completion_mask.shape[1]
         labels = input_ids.masked_fill(attention_mask == 0, -100)
         labels[:, :-completion_T] = -100

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -120,7 +121,7 @@ class RowsTrainer(ResumableTrainer):
                 [s.rollout.token_ids for s in hand.samples],
                 None if masks is None else [loss_mask(s.rollout) for s in hand.samples],
                 [s.message for s in hand.samples],
-                None if logprobs is None else [s.rollout.sampler_logprobs for s in hand.samples],
+                None if logprobs is None else [sampler_logprobs(s.rollout) for s in hand.samples],
                 *generated[5:],
             )
         self._metrics[self._mode]["generate_seconds"].append(hand.seconds)
@@ -279,7 +280,7 @@ class RowsTrainer(ResumableTrainer):
         return {
             "prompt_ids": [list(ids) for ids in own_ids],
             "completion_ids": [list(row.token_ids) for row in rolled],
-            "logprobs": [row.sampler_logprobs for row in rolled] if known and self.use_vllm else None,
+            "logprobs": [sampler_logprobs(row) for row in rolled] if known and self.use_vllm else None,
             "env_mask": [loss_mask(row) for row in rolled],
         }
 
@@ -334,6 +335,13 @@ def loss_mask(rollout: LocalRollout) -> list[int]:
     """Which tokens of a completion train, 1 or 0 each."""
     trained = rollout.sampled if rollout.trained is None else rollout.trained
     return [1] * len(rollout.token_ids) if trained is None else [int(own) for own in trained]
+
+
+def sampler_logprobs(rollout: LocalRollout) -> list[float] | None:
+    """Log-probs under the engine that sampled, as TRL takes them: NaN, and so no ratio, where it did not choose."""
+    if rollout.sampler_logprobs is None:
+        return None
+    return [math.nan if place in rollout.drawn else lp for place, lp in enumerate(rollout.sampler_logprobs)]
 
 
 def costs_of(prompt_length: int, sampled: Sequence[bool]) -> dict[str, float]:

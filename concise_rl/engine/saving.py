@@ -147,7 +147,8 @@ class Resumable(Trainer):
         """
         args, saved = self.args, self._saved
         before = saved.get("learning_rate", args.learning_rate) / 2.0 ** saved.get("rollbacks", 0)
-        factor = args.learning_rate / 2.0 ** (self.rollbacks or 0) / before
+        now = args.learning_rate / 2.0 ** (self.rollbacks or 0)
+        factor = now / before if before else 1.0
         schedule: Any = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
         if not hasattr(schedule, "lr_lambdas"):
             if factor != 1:
@@ -156,7 +157,7 @@ class Resumable(Trainer):
                     f"to another rate on the way, it was trained with {saved['learning_rate']}: keep that one"
                 )
             return
-        schedule.base_lrs = [rate * factor for rate in schedule.base_lrs]
+        schedule.base_lrs = [rate * factor if before else now for rate in schedule.base_lrs]
         rates = [
             base * at(schedule.last_epoch) for base, at in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
         ]

@@ -160,6 +160,8 @@ class ConciseTrainer(RowsTrainer):
             logprobs = self._score(output)[0]
             if training:
                 output["old_per_token_logps"] = self._with_drawn(logprobs)
+                if output.get("sampling_per_token_logps") is not None:
+                    output["sampling_per_token_logps"] = self._with_drawn(output["sampling_per_token_logps"])
         hand.awaiting = False
 
         collected = self._collect(group_size)
@@ -181,7 +183,7 @@ class ConciseTrainer(RowsTrainer):
         return self.generation.signals
 
     def _with_drawn(self, logprobs: Tensor) -> Tensor:
-        """Old log-probs, (B, T), with those of the tokens that the method's sampler drew itself in their places."""
+        """Log-probs, (B, T), with those of the tokens that the method's sampler drew itself in their places."""
         logprobs = logprobs.clone()
         for b, sample in enumerate(self.generation.samples):
             for place, logprob in sample.rollout.drawn.items():

@@ -20,6 +20,7 @@ from concise_rl.errors import UserError
 from concise_rl.kernels import TokenLoss, linear_logprob, linear_policy_loss
 from concise_rl.kernels.arguments import Entropy
 from concise_rl.model.cache import positions, takes_positions
+from concise_rl.model.sharded_head import whole
 from concise_rl.model.shared_prompts import PromptStates
 
 
@@ -156,8 +157,8 @@ class Scoring:
         else:
             states_NTH = self.prompts.continued(model, input_ids, attention_mask)
         head = model.get_output_embeddings()
-        arguments = states_NTH, head.weight, input_ids[:, -completion_T:]
-        options: dict[str, Any] = {"bias": head.bias, "mask": self.mask_NT, "temperature": self.temperature}
+        arguments = states_NTH, whole(head.weight), input_ids[:, -completion_T:]
+        options: dict[str, Any] = {"bias": whole(head.bias), "mask": self.mask_NT, "temperature": self.temperature}
         options |= {"entropy": self.entropy} | logit_options(model.config.get_text_config())
         if self.token_loss is None:
             logprob, entropy, _ = linear_logprob(*arguments, **options)

@@ -127,10 +127,8 @@ def backward_part(dims: Dimensions, work: Workload, rows: int) -> Part:
 
 
 def head_part(dims: Dimensions, work: Workload, hardware: Hardware, rows: int) -> Part:
-    """The language-model head: no logits but a strip, save where its weight is sharded and TRL's own code runs."""
+    """The language-model head: no logits but a strip. Its weight, gathered or not, is among the weights."""
     C, V, H = rows * work.limit_tokens, dims.vocabulary, dims.hidden
-    if work.layout in ("zero3", "zero3_offload", "fsdp2"):
-        return Part("head", 10.0 * C * V, f"C {C:,} x V {V:,} x (2 + 4 + 4): logits, whose head is sharded")
     strip = min(hardware.strip, 4.0 * min(C, hardware.strip_rows) * V)
     gradient = 0 if work.lora_rank else 4 * V * H
     return Part(

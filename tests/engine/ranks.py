@@ -15,6 +15,14 @@ from .jobs import CPU2, ROOT, accelerate_launch, run_to_end
 
 SCRIPT = Path(__file__).parent / "two_ranks.py"
 STEPS = 10
+HELD = {
+    "one": ["MULTI_CPU", "Parameter"],
+    "ddp": ["MULTI_CPU", "Parameter"],
+    "fsdp2": ["FSDP", "DTensor"],
+    "zero2": ["DEEPSPEED", "Parameter"],
+    "zero3": ["DEEPSPEED", "ZeRO-3's shard"],
+}
+"""How accelerate shares a layout out, and what a rank holds of a weight."""
 
 
 def launch(out: Path, layout: str, method: str, *overrides: str) -> None:
@@ -25,6 +33,7 @@ def launch(out: Path, layout: str, method: str, *overrides: str) -> None:
     command += [str(SCRIPT), str(out), method, f"trainer.per_device_train_batch_size={24 if layout == 'one' else 12}"]
     command += [f"trainer.max_steps={STEPS}", f"trainer.save_steps={STEPS}", *overrides]
     run_to_end(command, seconds=280)
+    assert json.loads((out / "layout.json").read_text()) == HELD[layout], "else it shows nothing of this layout"
 
 
 def sharded_config(layout: str, out: Path) -> Path:

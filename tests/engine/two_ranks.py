@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
+from accelerate import DistributedType, PartialState
 
 from concise_rl.commands.config import compose, guard_of, trainer_fields
 from concise_rl.commands.guarded import watch
@@ -69,6 +69,26 @@ def skip_compiled_collectives() -> None:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
+def shard_on_cpu() -> None:
+    """Accelerate shards on accelerators alone: it would take a CPU's processes for plain DDP and leave FSDP out.
+
+    Nor does it tell DeepSpeed of their process group, without which ZeRO-3 would load a reference for one process.
+    """
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        import deepspeed
+
+        deepspeed.init_distributed("gloo", verbose=False)
+
+
+def layout_of(trainer: ConciseTrainer) -> list[str]:
+    """What wrapped the model, and the types of what a rank holds of it."""
+    weights = trainer.accelerator.unwrap_model(trainer.model_wrapped).parameters()
+    kinds = {"ZeRO-3's shard" if hasattr(p, "ds_id") else type(p).__name__ for p in weights}
+    return [trainer.accelerator.distributed_type.value, *sorted(kinds)]
+
+
 def main() -> None:
     out, method, *overrides = sys.argv[1:]
     poison = [override for override in overrides if override.startswith("poison=")]
@@ -88,6 +108,7 @@ def main() -> None:
     )
     model, tokenizer, sink = load_model(composed.model), load_tokenizer(composed.model), Sink()
     args = ConciseConfig(output_dir=out, **trainer_fields(composed))
+    shard_on_cpu()
     prompts = ChainSum().load("train")
     trainer = build_trainer(composed, args, model, tokenizer, prompts, kind=RowSampler, sinks=[sink])
     watch(trainer, guard_of(composed), print, StopSignals())
@@ -98,6 +119,7 @@ def main() -> None:
     if PartialState().is_main_process:
         (Path(out) / "steps.json").write_text(json.dumps(sink.lines))
         (Path(out) / "metrics.json").write_text(json.dumps(sink.metrics))
+        (Path(out) / "layout.json").write_text(json.dumps(layout_of(trainer)))
 
 
 if __name__ == "__main__":

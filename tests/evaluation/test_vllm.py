@@ -1,4 +1,4 @@
-"""The vLLM back end against a stand-in of the calls that it makes; vLLM itself needs a GPU."""
+"""The vLLM back end against a stand-in of the calls that it makes; tests/vllm runs vLLM itself."""
 
 from __future__ import annotations
 
