@@ -87,16 +87,17 @@ def merge(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="concise-rl merge", description=merge.__doc__)
     parser.add_argument("a", help="a folder of safetensors, or embedded:tiny")
     parser.add_argument("b", help="another of the same shape")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of concise-rl eval, for --sweep")
+    parser.epilog = "KEY=VALUE, anywhere: overrides of concise-rl eval, for --sweep."
     parser.add_argument("--weight", type=float, default=0.5, help="of a (default 0.5)")
     parser.add_argument("--sweep", help="shares of a, such as 0,0.25,0.5,0.75,1: one folder each under --out")
     parser.add_argument("--out", type=Path, required=True, help="the merged model's folder")
-    options = parser.parse_args(arguments)
+    overrides = [item for item in arguments if "=" in item and not item.startswith("-") and not Path(item).exists()]
+    options = parser.parse_args([item for item in arguments if item not in overrides])
 
     if options.sweep:
         from concise_rl.commands.merge import sweep
 
-        sweep(options.a, options.b, options.sweep, options.out, options.overrides)
+        sweep(options.a, options.b, options.sweep, options.out, overrides)
         return
     from concise_rl.offline.merge import merge as merge_models
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from concise_rl import cli
-from concise_rl.commands import config
+from concise_rl.commands import config, pipeline
 from concise_rl.commands.evaluate import planned
 
 ROOT = Path(__file__).parents[1]
@@ -90,6 +90,13 @@ def check_program(arguments: list[str]) -> None:
     elif command == "eval":
         rest = [item for item in rest if item != "..."]
         planned(config.compose(rest, "eval"), "chosen", rest)
+    elif command in ("sample", "select", "tune"):
+        config.compose(rest, command)
+    elif command == "pipeline":
+        given = dict(item.partition("=")[::2] for item in rest if not item.startswith("--"))
+        recipe = pipeline.read_recipe(given.pop("recipe"))
+        own = {key: value for key, value in given.items() if key not in ("dir", "from")}
+        assert pipeline.stages_of(recipe, Path("runs"), own)
     elif command == "plan":
         from concise_rl.planning import PlanRequest
 

@@ -38,6 +38,16 @@ def test_the_examples_run(tmp_path, monkeypatch):
     assert len(found["states"]["shaper.hapo"]) == 1
 
 
+def test_the_readme_trains(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train, ends = concise_rl.ConciseTrainer.train, []
+    monkeypatch.setattr(concise_rl.ConciseTrainer, "train", lambda trainer: ends.append(train(trainer)))
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (source,) = re.findall(r"```python\n(from datasets.*?)```", readme, flags=re.DOTALL)
+    exec(source, {})
+    assert ends[0].global_step == 2
+
+
 def test_every_public_name_and_component_has_a_docstring_of_its_own():
     public = [getattr(concise_rl, name) for name in concise_rl.__all__ if name != "__version__"]
     found = public + [cls for kind in SHELVES for cls in components(kind).values()]

@@ -11,10 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
 from concise_rl.commands import config as configuration
-from concise_rl.commands.sample import edits_of, quota_of
+from concise_rl.commands.sample import edits_of, plain, quota_of
 from concise_rl.commands.select import paths_of
 from concise_rl.errors import UserError
 from concise_rl.methods.recipes import selector_of
@@ -120,6 +119,6 @@ def test_the_commands_of_the_pages_compose(page, command):
     composed = configuration.compose(words[2:], words[1])
     if words[1] == "sample":
         quota_of(composed)
-        edits_of(configuration.plain(OmegaConf.create({"edits": composed.edits}))["edits"])
+        edits_of(plain(composed.edits))
     elif "my_selector" not in command:
-        selector_of(configuration.plain(composed.select)["selector"], configuration.plain(composed.selector))
+        selector_of(plain(composed.select.selector), plain(composed.selector))
