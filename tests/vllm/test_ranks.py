@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from concise_rl.engine import checkpoint
 from tests.engine.jobs import CPU2, accelerate_launch, run_to_end
@@ -13,8 +12,8 @@ from .test_colocate import SAME
 
 def test_two_ranks_sample_for_one_batch(tmp_path):
     half = "trainer.per_device_train_batch_size=8"
-    script = str(Path(__file__).parent / "rank.py")
-    run_to_end([*accelerate_launch(CPU2), script, str(tmp_path), "method=hapo", half], seconds=300)
+    command = [*accelerate_launch(CPU2), "--module", "tests.vllm.rank", str(tmp_path), "method=hapo", half]
+    run_to_end(command, seconds=300)
     folders = tmp_path / "rank0", tmp_path / "rank1"
     first, second = (json.loads((folder / "found.json").read_text()) for folder in folders)
     history, other = (checkpoint.load_state(folder)[0]["shaper.hapo"] for folder in folders)
