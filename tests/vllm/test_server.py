@@ -35,6 +35,7 @@ from .test_colocate import SAME
 START_SECONDS = 240
 GREEDY = {"max_new_tokens": 96, "temperature": 0.0, "seed": 0}
 SMALL_SERVER = ("--enforce-eager", "--max-model-len", "256", "--kv-cache-memory-bytes", str(2**26))
+SMALL_SERVER += ("--data-parallel-size", "2")  # each replica must get every weight
 
 
 @pytest.fixture(scope="module")
@@ -76,15 +77,17 @@ def wait_for(address: str, job: subprocess.Popen, log: Path) -> None:
 def through_files(monkeypatch, tmp_path):
     """TRL's client sends weights through a file: it refuses a CPU, for which NCCL has nothing."""
     from trl.generation import vllm_client
-    from vllm_on_cpu import send
+    from vllm_on_cpu import Sender
 
-    path = tmp_path / "weights.safetensors"
+    folder = tmp_path / "weights"
+    folder.mkdir()
 
     def init(self, device=0):
-        self._post(f"{self.base_url}/init_weight_transfer_engine", json={"init_info": {"path": str(path)}})
+        self._post(f"{self.base_url}/init_weight_transfer_engine", json={"init_info": {"folder": str(folder)}})
+        sender = Sender(folder)
+        monkeypatch.setattr(vllm_client, "packed_nccl_broadcast_producer", lambda iterator, **_: sender.send(iterator))
 
     monkeypatch.setattr(vllm_client.VLLMClient, "init_communicator", init)
-    monkeypatch.setattr(vllm_client, "packed_nccl_broadcast_producer", lambda iterator, **_: send(path, iterator))
 
 
 def train(server: str, folder: Path, *overrides: str) -> tuple[Watched, Recorder]:

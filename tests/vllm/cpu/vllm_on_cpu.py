@@ -37,16 +37,22 @@ def plain_linear(layer: Any, remove_weight: bool) -> None:
     layer.cpu_linear = torch.nn.functional.linear
 
 
-def send(path: Path, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-    """The trainer's side; the file is there at once or not at all."""
-    partial = path.with_suffix(".part")
-    save_file({name: weight.detach().contiguous().clone() for name, weight in weights}, partial)
-    partial.rename(path)
+class Sender:
+    """The trainer's side: a file for each update, numbered from 0, which is there at once or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.updates = folder, 0
+
+    def send(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        partial = self.folder / "part"
+        save_file({name: weight.detach().contiguous().clone() for name, weight in weights}, partial)
+        partial.rename(self.folder / str(self.updates))
+        self.updates += 1
 
 
 @dataclass
 class InitInfo(WeightTransferInitInfo):
-    path: str
+    folder: str
 
 
 @dataclass
@@ -60,7 +66,7 @@ class FileEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
     init_info_cls, update_info_cls = InitInfo, UpdateInfo
 
     def init_transfer_engine(self, init_info: InitInfo) -> None:
-        self.path = Path(init_info.path)
+        self.folder, self.updates = Path(init_info.folder), 0
 
     def start_weight_update(self) -> None:
         pass
@@ -70,13 +76,12 @@ class FileEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
         told = self.parse_update_info(update_info)
-        deadline = time.monotonic() + SECONDS
-        while not self.path.exists():
+        path, deadline = self.folder / str(self.updates), time.monotonic() + SECONDS
+        while not path.exists():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{self.path}: no weights within {SECONDS} s")
+                raise TimeoutError(f"{path}: no weights within {SECONDS} s")
             time.sleep(0.01)
-        weights = load_file(self.path)
-        self.path.unlink()
+        weights, self.updates = load_file(path), self.updates + 1
         shapes = dict(zip(told.names, map(tuple, told.shapes), strict=True))
         assert {name: tuple(weight.shape) for name, weight in weights.items()} == shapes
         self.model.load_weights(list(weights.items()))
