@@ -124,3 +124,22 @@ class Guard:
             raise UserError(
                 f"guard.nonfinite_steps={self.nonfinite_steps}, guard.window={self.window}: need at least 1 each"
             )
+
+
+@dataclass
+class Distillation:
+    """CRISP (arXiv 2603.05433): the policy learns from itself under an instruction to be concise.
+
+    Attributes:
+        instruction: put before the question where the teacher reads it.
+        refresh: steps between copies of the policy into the teacher; 0 keeps the one that the run began with.
+    """
+
+    instruction: str = "Solve the problem concisely: no step that the answer does not need, no repetition."
+    refresh: int = 50
+
+    def __post_init__(self) -> None:
+        if not self.instruction.strip():
+            raise UserError("distill.instruction is empty, so teacher and policy would be one: give an instruction")
+        if self.refresh < 0:
+            raise UserError(f"distill.refresh={self.refresh}: give steps between copies, or 0 for none")

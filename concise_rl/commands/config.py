@@ -37,7 +37,7 @@ from concise_rl.methods.recipes import (
 )
 from concise_rl.methods.registry import closest
 from concise_rl.methods.schedules import is_schedule, schedule_of
-from concise_rl.options import Action, Guard, Teaching
+from concise_rl.options import Action, Distillation, Guard, Teaching
 from concise_rl.reporting.run_record import without_secrets
 from concise_rl.verifiers import VERIFIERS, Verifier
 
@@ -196,6 +196,30 @@ def verifier_of(config: DictConfig, source: str = "data") -> Verifier:
 def teaching_of(config: DictConfig) -> Teaching:
     """What becomes of completions that were cut off and of groups without variance."""
     return Teaching(config.truncated, config.zero_variance, config.refill_rounds)
+
+
+def distill_of(config: DictConfig) -> Distillation | None:
+    """What takes the place of the policy loss; None where the method's credit trains.
+
+    Raises:
+        UserError: a method whose credit would have no effect, or a term that the loss has no place for.
+    """
+    if config.get("distill") is None:
+        return None
+    method = method_of(config)
+    if config.method.name != "grpo" or method.filters:
+        raise UserError(
+            f"distill takes the place of the policy loss, so the credit of method={config.method.name} would have no "
+            "effect: take method=grpo, which is only logged, or distill=none"
+        )
+    if config.trainer.get("beta") or config.trainer.get("entropy_coef"):
+        raise UserError(
+            "distill has no KL term to a reference and no entropy bonus: set trainer.beta=0, entropy_coef=0"
+        )
+    try:
+        return Distillation(**plain(config.distill))
+    except TypeError as error:
+        raise UserError(f"distill: {error}") from error
 
 
 def guard_of(config: DictConfig) -> Guard:

@@ -53,6 +53,7 @@ def run(config: DictConfig) -> None:
     configuration.verifier_of(config)
     configuration.to_object(config.data, "data")
     configuration.guard_of(config)
+    configuration.distill_of(config)
     settings_of(config)
     validation = configuration.validation_of(config)
     checks.check_trainer_fields(configuration.trainer_fields(config))
@@ -314,6 +315,11 @@ def build_trainer(
         # An adapter that the run begins with goes on training: its own settings are in its folder.
         "peft_config": None if is_peft_model(model) else lora(config.peft, config.model.revision),
     }
+    distill = configuration.distill_of(config)
+    if distill is not None:
+        from concise_rl.engine.distill import DistillingTrainer
+
+        kind, described["distill"] = DistillingTrainer, distill
     with reference_from(lambda: load_model(config.model, lambda _: None)):
         return (kind or ConciseTrainer)(model, args=args, processing_class=tokenizer, **described | options)
 

@@ -22,6 +22,7 @@ REFUSED: dict[str, str] = {
     "trainer.ignore_data_skip": "the prompts of this epoch would be drawn again",
     "trainer.optim*": "the optimizer's moments are another's",
     "method.*": "the state is another method's",
+    "distill.*": "the loss is another",
     "model.path": "the reference and the first evaluation are of the model that the run began with",
     "model.revision": "the reference and the first evaluation are of the model that the run began with",
     "model.merge_adapter": "the reference and the first evaluation are of the model that the run began with",
