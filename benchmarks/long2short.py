@@ -1,0 +1,123 @@
+"""Long2short on the embedded reasoner, beside HAPO: accuracy, tokens and cost, three seeds.
+
+    python benchmarks/long2short.py                 # about half an hour of one core
+    python benchmarks/long2short.py --table         # trains nothing: the page from the runs that are there
+
+Each seed samples once, selects, tunes, and is evaluated on the test problems; HAPO is the demo's recipe as released.
+What is there is not run again. Cost is in tokens: sampled for the rows or the rollouts, and trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.cells import processor
+from concise_rl.evaluation import Evaluation, difference
+from concise_rl.reporting.summary import markdown_table
+
+ROOT = Path(__file__).parent.parent
+TUNED = {
+    "random right, SFT": ("random_right", "sft", ["tuning.learning_rate=3e-4", "tuning.num_train_epochs=3"]),
+    "shortest right, SFT": ("long2short", "sft", ["tuning.learning_rate=3e-4", "tuning.num_train_epochs=3"]),
+    "shortest right, DPO": ("long2short_dpo", "dpo", ["tuning.learning_rate=3e-5"]),
+    "O1-Pruner, weighted": ("o1_pruner", "weighted", ["tuning.learning_rate=1e-4", "tuning.num_train_epochs=3"]),
+}
+"""What is compared: selector, recipe, and what the embedded model needs in place of a language model's settings."""
+
+
+def call(*words: str) -> None:
+    """One command of `concise-rl`."""
+    subprocess.run([sys.executable, "-m", "concise_rl.cli", *words], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+
+
+def make(folder: Path, seed: int) -> None:
+    """All runs of a seed that are not there yet."""
+    store = folder / f"samples-{seed}.jsonl"
+    call("sample", f"store={store}", f"evaluation.seed={seed}")
+    for name, (selector, recipe, settings) in TUNED.items():
+        run = folder / f"{selector}-{seed}"
+        if (run / "summary.json").exists():
+            continue
+        rows = folder / f"{selector}-{seed}.jsonl"
+        call("select", f"selector={selector}", f"stores={store}", f"out={rows}", f"seed={seed}")
+        call("tune", f"recipe={recipe}", f"rows={rows}", f"run.dir={run}", f"seed={seed}", *settings, "overwrite=true")
+        print(f"seed {seed}: {name} done", flush=True)
+    run = folder / f"hapo-{seed}"
+    if not (run / "summary.json").exists():
+        call("train", "method=hapo", f"run.dir={run}", f"seed={seed}", "overwrite=true")
+
+
+def cost(run: Path) -> tuple[int, int]:
+    """Tokens sampled and trained on."""
+    summary = json.loads((run / "summary.json").read_text())
+    if "trained_tokens" in summary:
+        return summary["sampled_tokens"], summary["trained_tokens"]
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    tokens = sum(int(line["mean_tokens"] * 128) for line in lines)
+    return tokens, round(sum(line["mean_tokens"] * 128 * (1 - line["zero_credit_frac"]) for line in lines))
+
+
+def row(name: str, runs: list[Path]) -> list[str]:
+    """One line of the table: the seeds pooled, each problem with all its samples."""
+    before = Evaluation.pooled([Evaluation.load(run / "evaluation-before.jsonl") for run in runs])
+    after = Evaluation.pooled([Evaluation.load(run / "evaluation-after.jsonl") for run in runs])
+    found, change = after.summary(), difference(before, after)
+    each = [json.loads((run / "summary.json").read_text())["after"]["mean_tokens"] for run in runs]
+    sampled, trained = (sum(column) / len(runs) for column in zip(*map(cost, runs), strict=True))
+
+    def interval(key: str, form: str) -> str:
+        low, high = change[f"{key}_interval"]
+        return f"{change[key]:{form}} [{low:{form}}, {high:{form}}]"
+
+    return [
+        name, str(len(runs)), f"{100 * found['accuracy']:.1f} %", f"{found['mean_tokens']:.1f}",
+        f"{min(each):.1f} to {max(each):.1f}", interval("accuracy_points", "+.1f"), interval("tokens_percent", "+.0f"),
+        f"{sampled / 1000:.0f}", f"{trained / 1000:.0f}",
+    ]  # fmt: skip
+
+
+def page(folder: Path, seeds: list[int]) -> str:
+    """The Markdown of docs/results/long2short.md."""
+    header = ["", "seeds", "accuracy", "tokens", "tokens by seed", "accuracy, points", "tokens, %",
+              "sampled, thousand", "trained, thousand"]  # fmt: skip
+    rows = []
+    for name, stem in [*((name, found[0]) for name, found in TUNED.items()), ("HAPO, as released", "hapo")]:
+        runs = [folder / f"{stem}-{seed}" for seed in seeds if (folder / f"{stem}-{seed}" / "summary.json").exists()]
+        rows += [row(name, runs)] if runs else []
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return (
+        "# Long2short beside reinforcement learning\n\n"
+        "The embedded reasoner on `chain_sum`: 8 samples of each of 128 training problems, a selection, a tuning\n"
+        "run; HAPO for comparison. 512 test problems, temperature 1. Changes are paired by problem; [...] is the 95 %\n"
+        "interval over problems. Sampled tokens: of the store, which all selections of a seed share, or of the\n"
+        "rollouts.\n\n"
+        + markdown_table([header, *rows])
+        + f"\n`python benchmarks/long2short.py`, {processor()}, two-core virtual machine,\n"
+        f"{time.strftime('%Y-%m-%d')}, commit {commit.stdout.strip()}.\n"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "long2short")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "long2short.md")
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    options.runs.mkdir(parents=True, exist_ok=True)
+    for seed in [] if options.table else options.seeds:
+        make(options.runs.resolve(), seed)
+    options.out.write_text(page(options.runs.resolve(), options.seeds))
+
+
+if __name__ == "__main__":
+    main()
