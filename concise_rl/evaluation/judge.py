@@ -97,7 +97,8 @@ class Judging:
         self._last = time.monotonic()
 
     def _row(self, job: Job, outcome: Outcome, verdict: Any) -> EvaluationRow:
-        completion, question = outcome.completion, job.request.messages[-1]["content"]
+        completion, messages = outcome.completion, job.request.messages
+        question = messages[-1]["content"] if messages else job.request.prompt
         return EvaluationRow(
             prompt_id=job.prompt_id,
             sample=job.sample,

@@ -47,8 +47,8 @@ def slice_table(entries: Entries) -> Table:
         return []
     rows = [["accuracy, % @ tokens", *names]]
     for entry, found in entries.items():
-        own = (found["slices"][name] for name in names)
-        rows.append([entry, *(f"{100 * s['accuracy']:.1f} @ {s['mean_tokens']:.1f}" for s in own)])
+        own = [found["slices"].get(name) for name in names]  # an entry may have been evaluated at other levels
+        rows.append([entry, *(f"{100 * s['accuracy']:.1f} @ {s['mean_tokens']:.1f}" if s else "" for s in own)])
     return rows
 
 

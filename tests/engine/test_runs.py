@@ -160,7 +160,7 @@ def test_going_back_keeps_what_was_later_aside_and_a_resume_stays_on_the_new_bra
     said = " ".join(attempt.log.read_text().split())
     assert "shaper.hapo.weight=0.3 takes effect, it was" in said
     aside = run / "before-going-back-1"
-    assert f"what came after step 6 is kept in {aside}" in said
+    assert f"everything after step 6 was moved to {aside}" in said
     assert sorted(path.name for path in aside.iterdir()) == [
         "checkpoint-8", "metrics.jsonl", "model", "report.html", "rollouts.jsonl", "summary.json", "training.png",
     ]  # fmt: skip

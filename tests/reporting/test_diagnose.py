@@ -37,7 +37,8 @@ def maker():
 
 
 @pytest.mark.parametrize("name", TOLD)
-def test_each_run_is_told_what_it_is(tmp_path, name, capsys):
+def test_each_run_is_told_what_it_is(tmp_path, name, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     torch.set_num_threads(1)
     level, title, cause = TOLD[name]
     size = {"steps": 12, "rows": 64} if name == "pays_brevity" else {"steps": 8, "rows": 32}

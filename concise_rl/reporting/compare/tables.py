@@ -151,5 +151,10 @@ def _inline(text: str) -> str:
 
 
 def _escaped(rows: Rows) -> Rows:
+    """Names and levels are data; `markdown_table` escapes the bar itself."""
     header, *body = rows
-    return [header, *([_inline(name).replace("\\|", "|"), *cells] for name, *cells in body)]
+    return [[_cell(name) for name in header], *([_cell(name), *cells] for name, *cells in body)]
+
+
+def _cell(text: str) -> str:
+    return _inline(text).replace("\\|", "|")

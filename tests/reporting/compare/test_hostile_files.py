@@ -20,6 +20,7 @@ from concise_rl.reporting.compare.pictures import result_charts, training_charts
 from concise_rl.reporting.compare.results import choose_baseline, results
 from concise_rl.reporting.compare.settings import settings_rows
 from concise_rl.reporting.compare.tables import csv_text, markdown
+from concise_rl.reporting.compare.tradeoffs import tradeoffs
 from concise_rl.reporting.compare.verdict import verdict
 
 from .fake import evaluation, write_evaluation, write_run
@@ -41,8 +42,9 @@ def go_through(paths: list[Path]) -> None:
     found = results(entries, base)
     result_charts(entries, found), training_charts(entries)
     verdicts = {benchmark: verdict(rows, base.name) for benchmark, rows in found.items()}
-    markdown(found, base.name, {}, verdicts, settings_rows(entries)[0])
-    csv_text(found)
+    held = tradeoffs(found, None)
+    markdown(found, held, base.name, {}, verdicts, settings_rows(entries)[0])
+    csv_text(found, held)
     pack(found)
 
 
