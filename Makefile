@@ -80,10 +80,10 @@ wheel: $(VENV)/.test
 dist: wheel  ## the wheel and, beside it, what it was tested with as a software bill of materials (CycloneDX)
 	cat requirements/torch.txt requirements/core.txt | $(BIN)/python -W ignore -m cyclonedx_py requirements - --pyproject pyproject.toml \
 		--output-reproducible --output-file $(DIST)/concise_rl.cdx.json
-# vLLM's tokenizers want an older numpy than the rest; the last three need a CUDA build and are not used.
+# vLLM wants an older numpy and setuptools than the rest; the last three need a CUDA build and are not used.
 $(VLLM_VENV)/.test: pyproject.toml requirements/core.txt requirements/torch.txt $(wildcard tests/vllm/cpu/*.*)
 	$(PYTHON) -m venv $(VLLM_VENV)
-	{ cat requirements/torch.txt requirements/core.txt | sed -n 's/^\([A-Za-z0-9._-]*==[^ ;]*\).*/\1/p' | grep -v '^numpy=='; \
+	{ cat requirements/torch.txt requirements/core.txt | sed -n 's/^\([A-Za-z0-9._-]*==[^ ;]*\).*/\1/p' | grep -vE '^(numpy|setuptools)=='; \
 		echo 'numpy<2.4'; } > $(VLLM_VENV)/constraints.txt
 	$(VLLM_VENV)/bin/python -m pip install -q --upgrade pip
 	$(VLLM_VENV)/bin/python -m pip install -q -c $(VLLM_VENV)/constraints.txt -e '.[peft]' ./tests/vllm/cpu pytest pytest-timeout
