@@ -113,8 +113,10 @@ def test_every_weight_reaches_the_server(server, through_files, tmp_path, overri
     trainer, seen = train(server, tmp_path / "run", *overrides)
     assert len(trainer.gaps()) == len(seen.records) == 2
     assert max(trainer.gaps()) < SAME
-    groups = [output["completion_ids"].unique(dim=0) for output in trainer.written]
-    assert all(len(rows) > 4 for rows in groups), "rows of a group differ"
+    # Four prompts: were a group sampled from one seed, each step would have four different rows. A budget of 10 tokens
+    # leaves so few choices that one step may have no more by chance.
+    different = [len(output["completion_ids"].unique(dim=0)) for output in trainer.written]
+    assert max(different) > 4, "rows of a group differ"
 
 
 def test_without_the_sync_the_server_would_lag(server, through_files, tmp_path, monkeypatch):
