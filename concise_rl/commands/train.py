@@ -67,7 +67,6 @@ def run(config: DictConfig) -> None:
     from concise_rl.engine.reference import check_moving
     from concise_rl.engine.trainer import ConciseConfig
     from concise_rl.model.loading import check_policy
-    from concise_rl.ranks import first_decides
 
     quiet_libraries()
     check_policy(config.model, config.peft)
@@ -78,6 +77,17 @@ def run(config: DictConfig) -> None:
     check_teaching(method, configuration.teaching_of(config), args.num_generations)
     check_moving(args, adapter=config.peft is not None)
     PartialState()  # names the ranks
+    in_own_folder(config, folder, lambda signals: run_locked(config, args, folder, method, signals))
+
+
+def in_own_folder(config: DictConfig, folder: Path, job: Callable[[StopSignals], None]) -> None:
+    """Do a job in a run folder that nobody else writes to; a signal that stops it ends the process.
+
+    Raises:
+        UserError: another process holds the folder, or it holds another run.
+    """
+    from concise_rl.ranks import first_decides
+
     with StopSignals() as signals, ExitStack() as held:
 
         def claim() -> None:
@@ -86,7 +96,7 @@ def run(config: DictConfig) -> None:
 
         try:
             first_decides(claim)
-            run_locked(config, args, folder, method, signals)
+            job(signals)
         except Stopped:
             leave_stopped(signals, folder)
 

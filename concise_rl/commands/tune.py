@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,7 @@ from concise_rl.commands.entry import through_hydra
 from concise_rl.commands.guarded import Start
 from concise_rl.commands.naming import run_name, title_of, tracking_of
 from concise_rl.commands.run_evaluations import RunEvaluations
-from concise_rl.engine.run_lock import run_lock
-from concise_rl.engine.stopping import Stopped, StopSignals
+from concise_rl.engine.stopping import StopSignals
 from concise_rl.errors import UserError
 
 
@@ -44,21 +42,10 @@ def run(config: DictConfig) -> None:
     from accelerate import PartialState
 
     from concise_rl.model.loading import check_policy
-    from concise_rl.ranks import first_decides
 
     check_policy(config.model, config.peft)
     PartialState()  # names the ranks
-    with StopSignals() as signals, ExitStack() as held:
-
-        def claim() -> None:
-            held.enter_context(run_lock(folder))
-            folders.prepare(folder, resume=config.resume, overwrite=config.overwrite)
-
-        try:
-            first_decides(claim)
-            run_locked(config, args, folder, rows, signals)
-        except Stopped:
-            training.leave_stopped(signals, folder)
+    training.in_own_folder(config, folder, lambda signals: run_locked(config, args, folder, rows, signals))
 
 
 def arguments_of(config: DictConfig, folder: Path) -> Any:

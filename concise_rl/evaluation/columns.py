@@ -21,7 +21,7 @@ from concise_rl.errors import UserError
 from concise_rl.evaluation.row import EvaluationRow
 from concise_rl.evaluation.store import SETTINGS, damaged, duplicate, settings_in
 from concise_rl.files import replacing
-from concise_rl.samples import Array
+from concise_rl.samples import Array, Samples
 
 BATCH_ROWS = 16384
 """Rows that are held in memory while a store is read."""
@@ -117,6 +117,22 @@ def columns_of(path: str | Path) -> Columns:
     if made_from != _state(path):
         _write(path, table, settings)
     return Columns(path, settings, _read(table))
+
+
+def samples_of(numbers: Mapping[str, Array], **more: Array) -> Samples:
+    """Columns of `NUMBERS` as selectors see them, as judged; `more` has columns of `Samples` that stand in no store."""
+    return Samples.of(
+        numbers["problem"],
+        numbers["length"],
+        numbers["correct"],
+        edits=numbers["edit"],
+        stages=numbers["stage"],
+        numbers=numbers["sample"],
+        seeds=numbers["seed"],
+        scorable=numbers["scorable"],
+        truncated=numbers["truncated"],
+        **more,
+    )
 
 
 def _state(path: Path) -> str:

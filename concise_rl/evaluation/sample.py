@@ -18,7 +18,7 @@ from concise_rl.data.base import content_key
 from concise_rl.errors import UserError
 from concise_rl.evaluation.backends import Backend, Request, Sampling
 from concise_rl.evaluation.backends.http import own_bos
-from concise_rl.evaluation.columns import Columns, columns_of
+from concise_rl.evaluation.columns import Columns, columns_of, samples_of
 from concise_rl.evaluation.evaluate import render_texts, settings_of
 from concise_rl.evaluation.judge import Job, Judging, Progress
 from concise_rl.evaluation.modes import Mode, complete
@@ -27,7 +27,6 @@ from concise_rl.evaluation.store import Store
 from concise_rl.methods.contracts import Edit, Selector
 from concise_rl.methods.drawing import seeded
 from concise_rl.options import Truncated
-from concise_rl.samples import Samples
 from concise_rl.verifiers import Verifier, verdict_version
 
 WAVE_ROWS = 8192
@@ -211,23 +210,6 @@ def only_writer(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def samples_of(columns: Columns, truncated: Truncated = Truncated.wrong) -> Samples:
-    """One store as selectors see it; `truncated` as in training."""
-    n = columns.numbers
-    samples = Samples.of(
-        n["problem"],
-        n["length"],
-        n["correct"],
-        edits=n["edit"],
-        stages=n["stage"],
-        numbers=n["sample"],
-        seeds=n["seed"],
-        scorable=n["scorable"],
-        truncated=n["truncated"],
-    )
-    return samples.counting(truncated)
-
-
 def _known(columns: Columns, stage: str) -> set[tuple[str, str, int]]:
     n = columns.numbers
     own = n["stage"] == stage
@@ -235,7 +217,7 @@ def _known(columns: Columns, stage: str) -> set[tuple[str, str, int]]:
 
 
 def _unfilled(until: Selector, columns: Columns, asked: Sequence[Asked], stage: str) -> list[Asked]:
-    samples = samples_of(columns)
+    samples = samples_of(columns.numbers).counting(Truncated.wrong)
     unfilled = until.unfilled(samples.keep(samples.stages == stage)) or ()
     return [one for one in asked if one.prompt.id in unfilled]
 

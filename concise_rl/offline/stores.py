@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from concise_rl.errors import DataError, UserError
-from concise_rl.evaluation.columns import Columns, columns_of
+from concise_rl.evaluation.columns import Columns, columns_of, samples_of
 from concise_rl.options import Truncated
 from concise_rl.samples import Array, Samples
 from concise_rl.verifiers import verdict_version
@@ -79,19 +79,8 @@ def open_stores(
             raise DataError(f"store {part.path} holds no completion: sample into it first")
         _check_problems(part, problems)
     numbers = {name: np.concatenate([part.numbers[name] for part in parts]) for name in parts[0].numbers}
-    words = np.concatenate([part.words() for part in parts]) if "words" in needs else None
-    samples = Samples.of(
-        numbers["problem"],
-        numbers["length"],
-        numbers["correct"],
-        edits=numbers["edit"],
-        stages=numbers["stage"],
-        numbers=numbers["sample"],
-        seeds=numbers["seed"],
-        scorable=numbers["scorable"],
-        truncated=numbers["truncated"],
-        **({} if words is None else {"words": words}),
-    )
+    words = {"words": np.concatenate([part.words() for part in parts])} if "words" in needs else {}
+    samples = samples_of(numbers, **words)
     stores = Stores(parts, samples, numbers["difficulty"], 0)
     once = _first_of_equals(stores)
     samples = samples.keep(once).counting(truncated)

@@ -11,21 +11,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from concise_rl.errors import printable
-from concise_rl.evaluation.columns import Columns
-from concise_rl.samples import Samples
+from concise_rl.evaluation.columns import Columns, samples_of
 
 
 def show_samples(stored: Columns, console: Console) -> None:
     """A line for each edit and stage of a store: how many, how often right, how long."""
-    numbers = stored.numbers
-    samples = Samples.of(
-        numbers["problem"],
-        numbers["length"],
-        numbers["correct"],
-        edits=numbers["edit"],
-        stages=numbers["stage"],
-        scorable=numbers["scorable"],
-    )
+    samples = samples_of(stored.numbers)
     table = Table(header_style="bold")
     for name in ("stage and edit", "problems", "unsolved", "completions", "right", "tokens"):
         table.add_column(name, justify="left" if name == "stage and edit" else "right")

@@ -12,9 +12,10 @@ from concise_rl.errors import DataError, UserError
 from concise_rl.evaluation import Evaluation, Mode
 from concise_rl.evaluation import judge as judging
 from concise_rl.evaluation.backends import Sampling, TransformersBackend
-from concise_rl.evaluation.columns import columns_of
-from concise_rl.evaluation.sample import fingerprint, only_writer, sample, samples_of
+from concise_rl.evaluation.columns import columns_of, samples_of
+from concise_rl.evaluation.sample import fingerprint, only_writer, sample
 from concise_rl.methods import Edit, load_selector
+from concise_rl.options import Truncated
 
 from .conftest import PROMPTS, EvenLength
 from .test_store import Counting, Interrupted
@@ -105,7 +106,7 @@ def test_what_a_problem_says_is_what_an_evaluation_with_that_seed_says(talker, t
 def test_sampling_goes_on_for_problems_that_lack_their_quota(talker, tokenizer, tmp_path):
     quota = load_selector("dart_uniform", most=1)
     store = run(talker, tokenizer, tmp_path / "store.jsonl", until=quota, max_samples=7)
-    samples = samples_of(store)
+    samples = samples_of(store.numbers).counting(Truncated.wrong)
     right = samples.correct & samples.scorable
     asked = []
     for problem in range(len(samples.problems)):
