@@ -18,7 +18,7 @@ from benchmarks import leaderboard
 from benchmarks.leaderboard import BEFORE, Row
 from benchmarks.stored import problems
 from concise_rl.reporting.html import page_html, script_json, text_html
-from concise_rl.reporting.methods_table import BASICS, MethodEntry, method_entry
+from concise_rl.reporting.methods_table import MethodEntry, method_entry
 from concise_rl.reporting.page import STYLE
 from concise_rl.reporting.plots import plot_methods
 from concise_rl.reporting.summary import csv_cell, markdown_table
@@ -87,9 +87,7 @@ def made_of(method: str) -> MethodEntry:
 
 def kinds_of(method: str) -> list[str]:
     """The kinds of component that a method has besides GRPO's own."""
-    entry = made_of(method).method
-    kinds = {slot.split(".")[0] for slot in entry.components if slot not in BASICS}
-    kinds |= {"schedule"} if entry.schedules else set()
+    kinds = made_of(method).kinds
     return [kind for kind in KINDS if kind in kinds] or ["loss"]
 
 

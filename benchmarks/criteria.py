@@ -28,7 +28,7 @@ from benchmarks.leaderboard import Row
 from benchmarks.testbeds import WITHIN, Forced
 from concise_rl.errors import UserError
 from concise_rl.files import replace_text
-from concise_rl.methods.recipes import method_names
+from concise_rl.methods.registry import method_names
 from concise_rl.reporting.summary import markdown_table
 from concise_rl.testbeds.beds import merging_law
 from concise_rl.testbeds.frontier import PRICES, checking_points

@@ -6,7 +6,6 @@ python benchmarks/curves.py healthy=runs/hapo 'too much pressure'=runs/pressed c
 from __future__ import annotations
 
 import argparse
-import json
 import textwrap
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 
 from concise_rl.reporting.glossary import describe
 from concise_rl.reporting.plots import BLUE, smooth, smoothing_width
+from concise_rl.reporting.run_log import read_metrics
 
 KEYS = ("accuracy", "mean_tokens", "entropy", "zero_variance_frac", "wiped_correct_frac", "grad_norm")
 
@@ -25,7 +25,7 @@ def draw(runs: dict[str, Path], path: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(KEYS), len(runs), sharex="col", squeeze=False)
     for place, (name, folder) in enumerate(runs.items()):
-        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        lines = read_metrics(folder)
         steps = [line["step"] for line in lines]
         for row, key in enumerate(KEYS):
             metric, ax = describe(key), axes[row][place]

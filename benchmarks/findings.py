@@ -26,7 +26,8 @@ from benchmarks.thresholds import LONG_TOKENS, SHORT_TOKENS, missing_needs, scal
 from concise_rl.batch import RolloutBatch
 from concise_rl.errors import UserError
 from concise_rl.files import replace_text
-from concise_rl.methods.recipes import load_method, method_names
+from concise_rl.methods.recipes import load_method
+from concise_rl.methods.registry import method_names
 from concise_rl.reporting.plots import BLUE, GREY, ORANGE, name_points
 from concise_rl.reporting.summary import markdown_table
 from concise_rl.testbeds import which_sum
@@ -152,9 +153,7 @@ def questions(records: Records) -> list[str]:
         found = [row for _, row in rows if row]
         lines += [f"### {question}", ""]
         lines += [*markdown_table([heads, *found]).splitlines(), ""] if found else []
-        missing = [
-            f"{'M' if p.bed == M else 'S'}: {_name(p.one)} against {_name(p.other)}" for p, row in rows if not row
-        ]
+        missing = [pair.text for pair, row in rows if not row]
         lines += [f"No cells yet: {'; '.join(missing)}.", ""] if missing else []
     return lines
 

@@ -10,7 +10,6 @@ What is there is not run again. Cost is in tokens: sampled for the rows or the r
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import time
@@ -18,11 +17,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.cells import processor
+from benchmarks.cells import ROOT, commit, processor
+from benchmarks.leaderboard import with_interval
 from concise_rl.evaluation import Evaluation, difference
+from concise_rl.reporting.run_log import read_config, read_metrics, read_summary
 from concise_rl.reporting.summary import markdown_table
 
-ROOT = Path(__file__).parent.parent
 TUNED = {
     "random right, SFT": ("random_right", "sft", ["tuning.learning_rate=3e-4", "tuning.num_train_epochs=3"]),
     "shortest right, SFT": ("long2short", "sft", ["tuning.learning_rate=3e-4", "tuning.num_train_epochs=3"]),
@@ -56,12 +56,13 @@ def make(folder: Path, seed: int) -> None:
 
 def cost(run: Path) -> tuple[int, int]:
     """Tokens sampled and trained on."""
-    summary = json.loads((run / "summary.json").read_text())
+    summary = read_summary(run)
     if "trained_tokens" in summary:
         return summary["sampled_tokens"], summary["trained_tokens"]
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    tokens = sum(int(line["mean_tokens"] * 128) for line in lines)
-    return tokens, round(sum(line["mean_tokens"] * 128 * (1 - line["zero_credit_frac"]) for line in lines))
+    trainer, lines = read_config(run)["trainer"], read_metrics(run)
+    size = trainer["per_device_train_batch_size"] * trainer["gradient_accumulation_steps"]
+    tokens = sum(int(line["mean_tokens"] * size) for line in lines)
+    return tokens, round(sum(line["mean_tokens"] * size * (1 - line["zero_credit_frac"]) for line in lines))
 
 
 def row(name: str, runs: list[Path]) -> list[str]:
@@ -69,16 +70,13 @@ def row(name: str, runs: list[Path]) -> list[str]:
     before = Evaluation.pooled([Evaluation.load(run / "evaluation-before.jsonl") for run in runs])
     after = Evaluation.pooled([Evaluation.load(run / "evaluation-after.jsonl") for run in runs])
     found, change = after.summary(), difference(before, after)
-    each = [json.loads((run / "summary.json").read_text())["after"]["mean_tokens"] for run in runs]
+    each = [read_summary(run)["after"]["mean_tokens"] for run in runs]
     sampled, trained = (sum(column) / len(runs) for column in zip(*map(cost, runs), strict=True))
-
-    def interval(key: str, form: str) -> str:
-        low, high = change[f"{key}_interval"]
-        return f"{change[key]:{form}} [{low:{form}}, {high:{form}}]"
 
     return [
         name, str(len(runs)), f"{100 * found['accuracy']:.1f} %", f"{found['mean_tokens']:.1f}",
-        f"{min(each):.1f} to {max(each):.1f}", interval("accuracy_points", "+.1f"), interval("tokens_percent", "+.0f"),
+        f"{min(each):.1f} to {max(each):.1f}",
+        with_interval(change, "accuracy_points", "+.1f"), with_interval(change, "tokens_percent", "+.0f"),
         f"{sampled / 1000:.0f}", f"{trained / 1000:.0f}",
     ]  # fmt: skip
 
@@ -91,9 +89,6 @@ def page(folder: Path, seeds: list[int]) -> str:
     for name, stem in [*((name, found[0]) for name, found in TUNED.items()), ("HAPO, as released", "hapo")]:
         runs = [folder / f"{stem}-{seed}" for seed in seeds if (folder / f"{stem}-{seed}" / "summary.json").exists()]
         rows += [row(name, runs)] if runs else []
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
     return (
         "# Long2short beside reinforcement learning\n\n"
         "The embedded reasoner on `chain_sum`: 8 samples of each of 128 training problems, a selection, a tuning\n"
@@ -102,7 +97,7 @@ def page(folder: Path, seeds: list[int]) -> str:
         "rollouts.\n\n"
         + markdown_table([header, *rows])
         + f"\n`python benchmarks/long2short.py`, {processor()}, two-core virtual machine,\n"
-        f"{time.strftime('%Y-%m-%d')}, commit {commit.stdout.strip()}.\n"
+        f"{time.strftime('%Y-%m-%d')}, commit {commit()}.\n"
     )
 
 

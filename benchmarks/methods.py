@@ -26,7 +26,7 @@ from benchmarks import board, leaderboard, stored
 from benchmarks.cells import ROOT, Cell, train_all
 from benchmarks.leaderboard import Row, row_of
 from benchmarks.reasoners import REASONERS, prepare
-from concise_rl.methods.recipes import method_names
+from concise_rl.methods.registry import method_names
 from concise_rl.reporting.plots import plot_methods
 from concise_rl.testbeds.beds import BEDS
 
@@ -182,9 +182,10 @@ def pages(options: argparse.Namespace, records: Records) -> None:
     }
     beds = {task: rows for task, rows in tables.items() if task in BEDS}
     if beds:
-        missing = sum(cell.task in BEDS and cell not in records for cell in cells)
+        asked = [cell for cell in cells if cell.task in BEDS]
+        missing = sum(cell not in records for cell in asked)
         small = rows_of(grouped(options.methods, options.seeds), records)
-        board.write(options.out, board.Board(beds, sweeps, small, len(cells), missing))
+        board.write(options.out, board.Board(beds, sweeps, small, len(asked), missing))
     others = {task: rows for task, rows in tables.items() if task not in BEDS}
     if others:
         page = options.out / "README.md"

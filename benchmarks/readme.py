@@ -58,7 +58,7 @@ def method_links() -> str:
     groups: dict[str, list[str]] = {kind: [] for kind in ACTS_ON}
     for name in method_names():
         entry = method_entry(name)
-        kinds = {slot.partition(".")[0] for slot in entry.components.split(", ") if slot != "shaper.plain"}
+        kinds = entry.kinds or {"advantage"}
         if kinds <= {"advantage"} and (entry.loss not in AVERAGES or "importance_sampling_level" in entry.method.loss):
             kinds = {"loss"}
         groups[next(kind for kind in ACTS_ON if kind in kinds)].append(f"[`{name}`](docs/methods/{name}.md)")

@@ -24,7 +24,8 @@ from concise_rl.batch import RolloutBatch
 from concise_rl.errors import UserError
 from concise_rl.evaluation.predict import GIVEN
 from concise_rl.methods.method import Method
-from concise_rl.methods.recipes import load_method, method_names, read_recipe
+from concise_rl.methods.recipes import load_method, read_recipe
+from concise_rl.methods.registry import method_names
 
 SHORT_TOKENS, LONG_TOKENS, LIMIT = 4, 16, 128
 PROMPTS = 40

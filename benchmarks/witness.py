@@ -12,7 +12,7 @@ from torch import Tensor
 from concise_rl.batch import RolloutBatch
 from concise_rl.engine import checkpoint
 from concise_rl.methods import Out, Shaper
-from concise_rl.reporting.run_log import StoredStep, read_rollouts
+from concise_rl.reporting.run_log import StoredStep, read_metrics, read_rollouts
 
 
 @dataclass
@@ -47,7 +47,7 @@ def faults(run: Path, last: Path, steps: int, prompts: int | None) -> list[str]:
     """
     logged = list(read_rollouts(run))
     found, every = [], list(range(1, steps + 1))
-    metrics = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    metrics = [line["step"] for line in read_metrics(run)]
     for name, its_steps in (("rollouts", [step.step for step in logged]), ("metrics", metrics)):
         if its_steps != every:
             found.append(f"the {name} of steps {its_steps} are logged")

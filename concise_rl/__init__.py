@@ -33,7 +33,8 @@ _HOME = {
     "concise_rl.methods.contracts": ("Advantage", "Curriculum", "Cut", "Edit", "Filter", "Out", "Sampler", "Shaper"),
     "concise_rl.methods.history": ("History",),
     "concise_rl.methods.method": ("Method", "Result"),
-    "concise_rl.methods.recipes": ("as_method", "load_method", "method_names"),
+    "concise_rl.methods.recipes": ("as_method", "load_method"),
+    "concise_rl.methods.registry": ("method_names",),
     "concise_rl.rewards": ("as_reward",),
     "concise_rl.verifiers": ("Verdict",),
 }

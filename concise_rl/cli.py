@@ -113,8 +113,10 @@ def replay(arguments: Sequence[str]) -> None:
     parser.add_argument("--csv", type=Path, help="also write every row's reward and credit here")
     options = parser.parse_args(arguments)
 
+    from dataclasses import replace
+
     from concise_rl.commands import config
-    from concise_rl.evaluation.replay import AS_IN_RUN, Replay, as_in_run, can_serve
+    from concise_rl.evaluation.replay import AS_IN_RUN, as_in_run, can_serve
     from concise_rl.evaluation.replay import replay as replay_batches
     from concise_rl.methods import method_names
     from concise_rl.reporting.replay_table import show_replay, write_rows
@@ -133,7 +135,7 @@ def replay(arguments: Sequence[str]) -> None:
     # Each method leaves out rows by its own filters, not by those of the run.
     result = replay_batches([(step.batch.replace(counts=step.batch.scorable), None) for step in steps], methods)
     own, own_rows = as_in_run((step.batch, step.reward, step.credit) for step in steps)
-    result = Replay({AS_IN_RUN: own, **result.methods}, [*own_rows, *result.rows])
+    result = replace(result, methods={AS_IN_RUN: own, **result.methods}, rows=[*own_rows, *result.rows])
     show_replay(result)
     if options.csv:
         write_rows(result, options.csv)

@@ -14,7 +14,8 @@ from concise_rl.data.templates import apply_template, token_ids
 from concise_rl.errors import DataError, UserError
 from concise_rl.methods.contracts import Transform
 from concise_rl.methods.method import Method
-from concise_rl.methods.recipes import entries_of, method_names, read_recipe
+from concise_rl.methods.recipes import entries_of, read_recipe
+from concise_rl.methods.registry import method_names
 from concise_rl.reporting.tracking import BACKENDS
 from concise_rl.rollouts import TokenVocabulary, single_token
 

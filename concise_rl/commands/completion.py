@@ -13,10 +13,11 @@ from pathlib import Path
 import yaml
 
 from concise_rl.errors import UserError
-from concise_rl.methods.registry import FOLDERS, SHELVES
+from concise_rl.methods.registry import FOLDERS, RECIPES, SHELVES, recipe_names
 
 PACKAGE = Path(__file__).parents[1]
-RECIPES = PACKAGE / "recipes"
+TRAINED = SHELVES.keys() - {"selector"}
+"""Kinds of component that a run has fields of."""
 
 SCRIPTS = {
     "bash": """\
@@ -71,31 +72,31 @@ def words(line: str, commands: Iterable[str]) -> list[str]:
         return _fitting(last, [*commands, "--help", "--version"])
     command = typed[0]
     if command in ("methods", "components"):
-        names = _recipes("method") if command == "methods" else {n for shelf in SHELVES.values() for n in shelf}
+        names = recipe_names("method") if command == "methods" else {n for shelf in SHELVES.values() for n in shelf}
         return _fitting(last, names)
     if command == "completion":
         return _fitting(last, SCRIPTS)
     found = _overrides(last, COMPOSED[command]) if command in COMPOSED else []
-    return found + (_fitting(last, _recipes("method")) if command == "replay" else [])
+    return found + (_fitting(last, recipe_names("method")) if command == "replay" else [])
 
 
 def _overrides(last: str, config: str) -> list[str]:
     key, equals, _ = last.partition("=")
     groups = {path.name for path in RECIPES.iterdir() if path.is_dir()}
     if equals:
-        return _fitting(last, (f"{key}={name}" for name in _recipes(key))) if key in groups else []
+        return _fitting(last, (f"{key}={name}" for name in recipe_names(key))) if key in groups else []
     content = yaml.safe_load((RECIPES / f"{config}.yaml").read_text())
     keys = {f"{name}=" for name in _flat(content) if not name.startswith(("hydra", "defaults"))}
     keys |= {f"{group}=" for group in _groups(content)}
     head, _, rest = key.partition(".")
     if head == "trainer" and config == "train":
         keys |= {f"trainer.{name}=" for name in trainer_fields()}
-    elif head in SHELVES and "." in rest:
+    elif head in TRAINED and "." in rest:
         keys |= {f"{head}.{rest.partition('.')[0]}.{name}=" for name in component_fields(head, rest.partition(".")[0])}
-    elif head in SHELVES:
+    elif head in TRAINED:
         keys |= {f"{head}.{name}." for name in SHELVES[head]}
     elif config == "train":
-        keys |= {f"{kind}." for kind in SHELVES}
+        keys |= {f"{kind}." for kind in TRAINED}
     return _fitting(last, keys)
 
 
@@ -109,10 +110,6 @@ def _flat(node: dict, prefix: str = "") -> list[str]:
     for name, value in node.items():
         found += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"{prefix}{name}"]
     return found
-
-
-def _recipes(group: str) -> set[str]:
-    return {path.stem for path in (RECIPES / group).glob("*.yaml")}
 
 
 def component_fields(kind: str, name: str) -> list[str]:

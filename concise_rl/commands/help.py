@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from concise_rl.commands import config as configuration
+from concise_rl.methods.registry import recipe_names
 
 USAGE = {
     "train": """\
@@ -66,7 +67,7 @@ def help_text(command: str) -> str:
     store = ConfigStore.instance()
     parts = [USAGE[command], "choose (GROUP=NAME)"]
     for group in GROUPS[command]:
-        names = {path.stem for path in (configuration.RECIPES / group).glob("*.yaml")}
+        names = set(recipe_names(group))
         if group in store.repo:
             names |= {name.removesuffix(".yaml") for name in store.list(group)}
         lead = f"  {group:<10}"

@@ -20,9 +20,8 @@ from typing import Any
 import yaml
 
 from concise_rl.errors import DataError, UserError, printable
-from concise_rl.files import replace_text
-from concise_rl.methods.recipes import RECIPES
-from concise_rl.methods.registry import closest
+from concise_rl.files import feed, replace_text
+from concise_rl.methods.registry import RECIPES, closest, recipe_names
 
 RECORD = "pipeline.json"
 COMMANDS = ("sample", "select", "tune", "merge", "train", "eval")
@@ -70,7 +69,7 @@ def main(arguments: Sequence[str]) -> None:
         return
     given = dict(item.partition("=")[::2] for item in arguments if item != "--list")
     if "recipe" not in given:
-        raise UserError(f"recipe= is not given: choose one of {', '.join(recipe_names())}, or a .yaml file")
+        raise UserError(f"recipe= is not given: choose one of {', '.join(recipe_names('pipeline'))}, or a .yaml file")
     recipe = read_recipe(given.pop("recipe"))
     folder = Path(given.pop("dir", f"runs/{recipe['name']}"))
     start = given.pop("from", None)
@@ -85,10 +84,6 @@ def main(arguments: Sequence[str]) -> None:
     run(stages, record, folder)
 
 
-def recipe_names() -> list[str]:
-    return sorted(path.stem for path in (RECIPES / "pipeline").glob("*.yaml"))
-
-
 def read_recipe(name: str) -> dict[str, Any]:
     """The recipe of a name, or of a file.
 
@@ -97,7 +92,7 @@ def read_recipe(name: str) -> dict[str, Any]:
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / "pipeline" / f"{name}.yaml"
     if not path.is_file():
-        raise UserError(f"recipe={name} is not known{closest(name, recipe_names())}")
+        raise UserError(f"recipe={name} is not known{closest(name, recipe_names('pipeline'))}")
     try:
         recipe = yaml.safe_load(path.read_text())
         names = [stage["name"] for stage in recipe["stages"]]
@@ -206,9 +201,10 @@ def run(stages: Sequence[Stage], record: dict[str, Any], folder: Path) -> None:
     Raises:
         UserError: what a finished stage read, wrote or was asked for is another now.
     """
+    known: dict[str, str] = {}  # no stage runs before all are checked, and a model is written by one and read by more
     for stage in stages:
         if stage.name in record:
-            check_unchanged(stage, record[stage.name])
+            check_unchanged(stage, record[stage.name], known)
     for place, stage in enumerate(stages, start=1):
         if stage.name in record:
             say(f"stage {place} of {len(stages)}, {stage.name}: done before")
@@ -236,8 +232,12 @@ def command_of(stage: Stage, *, resume: bool = False) -> list[str]:
     return [stage.command, *stage.arguments, *(["resume=auto"] if resume and stage.command in RESUMED else [])]
 
 
-def check_unchanged(stage: Stage, facts: Mapping[str, Any]) -> None:
-    """Raises `UserError` where a finished stage does not stand for what would be run now."""
+def check_unchanged(stage: Stage, facts: Mapping[str, Any], known: dict[str, str]) -> None:
+    """Raises `UserError` where a finished stage does not stand for what would be run now.
+
+    Args:
+        known: path to checksum, of what was looked at before; is added to.
+    """
     if facts["command"] != command_of(stage):
         before, now = set(facts["command"]), set(command_of(stage))
         raise UserError(
@@ -247,7 +247,9 @@ def check_unchanged(stage: Stage, facts: Mapping[str, Any]) -> None:
         )
     for kind, files in (("read", facts["read"]), ("wrote", facts["written"])):
         for path, before in files.items():
-            if checksum(Path(path), stage.name) != before:
+            if path not in known:
+                known[path] = checksum(Path(path), stage.name)
+            if known[path] != before:
                 raise UserError(
                     f"{path} changed since stage {stage.name} {kind} it: bring it back, or run from there anew with "
                     f"from={stage.name}"
@@ -267,9 +269,7 @@ def checksum(path: Path, stage: str) -> str:
     for file in files:
         if file.is_file():
             digest.update(str(file.relative_to(path)).encode() if file != path else b"")
-            with file.open("rb") as content:
-                while block := content.read(1 << 20):
-                    digest.update(block)
+            feed(digest, file)
     return digest.hexdigest()
 
 

@@ -38,8 +38,8 @@ _HOMES = {
     "Dropped": "concise_rl.methods.picking",
     "load_method": "concise_rl.methods.recipes",
     "load_selector": "concise_rl.methods.recipes",
-    "method_names": "concise_rl.methods.recipes",
-    "selector_names": "concise_rl.methods.recipes",
+    "method_names": "concise_rl.methods.registry",
+    "selector_names": "concise_rl.methods.registry",
 }
 
 

@@ -115,6 +115,11 @@ class Method:
         return next((c for _, c in self.of_kind(Sampler)), None)
 
     @property
+    def class_names(self) -> dict[str, str]:
+        """Slot to the name of its component's class, by which a checkpoint knows the method."""
+        return {slot: type(component).__name__ for slot, component in self.components.items()}
+
+    @property
     def cut(self) -> Cut | None:
         return next((c for _, c in self.of_kind(Cut)), None)
 

@@ -18,11 +18,8 @@ import yaml
 from concise_rl.errors import UserError
 from concise_rl.methods.contracts import Advantage, Component, Schedule, Selector
 from concise_rl.methods.method import KINDS, Method
-from concise_rl.methods.registry import closest, component, name_of
+from concise_rl.methods.registry import RECIPES, closest, component, name_of, recipe_names
 from concise_rl.methods.schedules import is_schedule, schedule_of
-
-RECIPES = Path(__file__).parents[1] / "recipes"
-"""A link to the checkout's `recipes/`, a folder of its own in an installed wheel."""
 
 SLOT_OF = {
     "edit": "edit",
@@ -39,16 +36,6 @@ SCHEDULED = ("max_completion_length", "temperature")
 """The trainer's fields that take a schedule."""
 
 
-def method_names() -> list[str]:
-    """The method recipes, plain GRPO first."""
-    return sorted(_stems("method"), key=lambda name: name != "grpo")
-
-
-def selector_names() -> list[str]:
-    """The selector recipes."""
-    return _stems("selector")
-
-
 def read_recipe(name: str, group: str = "method") -> dict[str, Any]:
     """`recipes/<group>/<name>.yaml` as plain values; an interpolation is None, the component's own default.
 
@@ -57,7 +44,7 @@ def read_recipe(name: str, group: str = "method") -> dict[str, Any]:
     """
     path = RECIPES / group / f"{name}.yaml"
     if not path.is_file():
-        raise UserError(f"{group}={name} is not known{closest(name, _stems(group))}")
+        raise UserError(f"{group}={name} is not known{closest(name, recipe_names(group))}")
     return yaml.safe_load(re.sub(r"\$\{[^}]*\}", "null", path.read_text()))
 
 
@@ -325,10 +312,6 @@ def _schedule_fields(value: Mapping[str, Any]) -> set[str]:
     from concise_rl.methods.schedules import SCHEDULES
 
     return {f.name for name in value if name in SCHEDULES for f in dataclasses.fields(SCHEDULES[name])}
-
-
-def _stems(group: str) -> list[str]:
-    return sorted(recipe.stem for recipe in (RECIPES / group).glob("*.yaml"))
 
 
 def _union(hint: Any) -> tuple[Any, ...]:

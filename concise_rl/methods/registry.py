@@ -5,8 +5,11 @@ The key is the name that recipes and the command line use, and the stem of the c
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Iterable
+from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from concise_rl.errors import UserError
@@ -126,6 +129,25 @@ FOLDERS = {
 """Kind of component to its shelf."""
 
 
+RECIPES = Path(__file__).parents[1] / "recipes"
+"""A link to the checkout's `recipes/`, a folder of its own in an installed wheel."""
+
+
+def recipe_names(group: str) -> list[str]:
+    """The recipes of a group, by the names of their files."""
+    return sorted(recipe.stem for recipe in (RECIPES / group).glob("*.yaml"))
+
+
+def method_names() -> list[str]:
+    """The method recipes, plain GRPO first."""
+    return sorted(recipe_names("method"), key=lambda name: name != "grpo")
+
+
+def selector_names() -> list[str]:
+    """The selector recipes."""
+    return recipe_names("selector")
+
+
 def component(kind: str, name: str) -> type:
     """The class that is registered under a name.
 
@@ -141,6 +163,13 @@ def component(kind: str, name: str) -> type:
 def components(kind: str) -> dict[str, type]:
     """All classes of a kind by name."""
     return {name: component(kind, name) for name in SHELVES[kind]}
+
+
+def plain_fields(part: Any) -> dict[str, Any]:
+    """The fields of a component and their values, an enum's member as its value; none where it is no dataclass."""
+    found = dataclasses.fields(part) if dataclasses.is_dataclass(part) else ()
+    values = {field.name: getattr(part, field.name) for field in found}
+    return {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
 
 
 def home_of(class_name: str) -> str | None:

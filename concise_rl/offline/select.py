@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
@@ -19,6 +18,7 @@ from concise_rl.evaluation.columns import Columns
 from concise_rl.files import file_checksum, replace_text, replacing
 from concise_rl.methods.contracts import Selector
 from concise_rl.methods.picking import check_selection
+from concise_rl.methods.registry import plain_fields
 from concise_rl.offline.report import report_of, report_path
 from concise_rl.offline.stores import Stores
 from concise_rl.options import choose
@@ -125,7 +125,7 @@ def select(
     selection = check_selection(selector, stores.samples, selector(stores.samples, seed))
     report = report_of(stores, selection)
     choices = {field: choice.value for field, choice in vars(written).items()}
-    report = {"selector": name, "fields": _fields(selector), "seed": seed, **choices, **report}
+    report = {"selector": name, "fields": plain_fields(selector), "seed": seed, **choices, **report}
     if not len(selection):
         reasons = ", ".join(f"{count} problems: {reason}" for reason, count in report["dropped"].items())
         raise UserError(f"selector={name} selects nothing ({reasons}): sample more, or choose another selector")
@@ -169,13 +169,6 @@ def _pairs(stores: Stores, selection: Selection, written: Written) -> Iterator[d
 
 def _origin(row: Line) -> dict[str, Any]:
     return {"edit": row.get("edit", ""), "stage": row.get("stage", ""), "seed": row["seed"], "length": row["length"]}
-
-
-def _fields(selector: Selector) -> Mapping[str, Any]:
-    values: dict[str, Any] = {}
-    if dataclasses.is_dataclass(selector):
-        values = {field.name: getattr(selector, field.name) for field in dataclasses.fields(selector)}
-    return {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
 
 
 def _write_jsonl(path: Path, rows: Iterator[dict[str, Any]]) -> None:

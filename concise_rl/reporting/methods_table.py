@@ -15,7 +15,8 @@ from rich.table import Table
 
 from concise_rl.methods.contracts import Selector
 from concise_rl.methods.method import Method
-from concise_rl.methods.recipes import RECIPES, load_method, load_selector, read_recipe
+from concise_rl.methods.recipes import load_method, load_selector, read_recipe
+from concise_rl.methods.registry import RECIPES
 from concise_rl.reporting.summary import markdown_table
 
 BASICS = frozenset({"shaper.plain", "advantage.group_relative"})
@@ -36,6 +37,12 @@ class MethodEntry:
         slots = [slot for slot in self.method.components if slot not in BASICS]
         slots += [f"schedule.{field.removeprefix('trainer.')}" for field in self.method.schedules]
         return ", ".join(slots or self.method.components)
+
+    @property
+    def kinds(self) -> set[str]:
+        """The kinds of component that it has besides GRPO's own."""
+        kinds = {slot.partition(".")[0] for slot in self.method.components if slot not in BASICS}
+        return kinds | ({"schedule"} if self.method.schedules else set())
 
     @property
     def loss(self) -> str:

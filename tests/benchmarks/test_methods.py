@@ -16,7 +16,7 @@ from benchmarks.stored import BEFORE, Record, problems
 from concise_rl.commands import config
 from concise_rl.data import Prompt
 from concise_rl.evaluation import EvaluationRow
-from concise_rl.methods.recipes import method_names
+from concise_rl.methods.registry import method_names
 from concise_rl.testbeds import TESTBEDS
 from concise_rl.testbeds.warmup import build_tokenizer
 from concise_rl.verifiers import Verdict

@@ -108,6 +108,7 @@ def test_composing_says_whose_loss_applies():
         ("concise-rl train seed", ["seed="]),
         ("concise-rl train shaper.hap", ["shaper.hapo."]),
         ("concise-rl train shaper.hapo.w", ["shaper.hapo.weight="]),
+        ("concise-rl train selector.", []),
         ("concise-rl train seed=1 trainer.learning_", ["trainer.learning_rate="]),
         ("concise-rl train trainer.loss_t", ["trainer.loss_type="]),
         ("concise-rl eval benchmark=gsm", ["benchmark=gsm8k"]),

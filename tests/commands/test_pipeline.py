@@ -10,6 +10,7 @@ import pytest
 from concise_rl.commands import pipeline
 from concise_rl.commands.config import compose
 from concise_rl.errors import UserError
+from concise_rl.methods.registry import recipe_names
 
 RECIPE = """
 settings: {letter: x}
@@ -79,7 +80,7 @@ def test_a_setting_or_stage_that_is_not_there_is_one_line(ran, tmp_path):
     assert not ran
 
 
-@pytest.mark.parametrize("name", pipeline.recipe_names())
+@pytest.mark.parametrize("name", recipe_names("pipeline"))
 def test_every_stage_of_the_recipes_is_a_command_that_composes(name, tmp_path):
     """And reads only what an earlier stage writes."""
     written: set[Path] = set()

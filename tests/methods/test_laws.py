@@ -26,15 +26,8 @@ from concise_rl.methods.edits.wording import edited
 from concise_rl.methods.history import History
 from concise_rl.methods.method import Method
 from concise_rl.methods.picking import PerProblem, check_selection
-from concise_rl.methods.recipes import (
-    RECIPES,
-    configure,
-    load_method,
-    load_selector,
-    method_names,
-    selector_names,
-)
-from concise_rl.methods.registry import SHELVES, component
+from concise_rl.methods.recipes import configure, load_method, load_selector
+from concise_rl.methods.registry import RECIPES, SHELVES, component, method_names, selector_names
 from concise_rl.samples import Samples, Selection
 
 LIMIT = 64

@@ -11,8 +11,8 @@ from trl import GRPOTrainer
 
 from concise_rl import ConciseTrainer, Hapo, UserError, load_method
 from concise_rl.methods.method import Method
-from concise_rl.methods.recipes import as_method, method_names
-from concise_rl.methods.registry import components
+from concise_rl.methods.recipes import as_method
+from concise_rl.methods.registry import components, method_names
 from concise_rl.rewards import as_reward, check_servable
 
 from ..engine.jobs import accelerate_launch, run_to_end

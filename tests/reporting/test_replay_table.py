@@ -8,12 +8,14 @@ import io
 import pytest
 from rich.console import Console
 
+from concise_rl import cli
 from concise_rl.errors import UserError
 from concise_rl.evaluation.replay import replay
 from concise_rl.methods import load_method
 from concise_rl.reporting.replay_table import replay_markdown, show_replay, write_csv, write_rows
+from concise_rl.reporting.run_log import RunLog
 
-from .fake import fake_batch
+from .fake import fake_batch, fake_run, feed
 
 ROWS = [
     {"method": "hapo [x|y]", "reward_correct": 0.51234, "flipped_correct_frac": 0.125, "rows": 128},
@@ -52,3 +54,11 @@ def test_a_replay_in_the_terminal_and_as_csv(tmp_path) -> None:
     assert told.getvalue().endswith("in sampling - pools: curriculum.pools; dot: cut.dot.\n")
     with pytest.raises(UserError, match="cannot write"):
         write_csv(ROWS, tmp_path / "nowhere" / "rows.csv")
+
+
+def test_the_command_tells_what_it_took_as_sampled(tmp_path, capsys) -> None:
+    feed(RunLog(tmp_path), list(fake_run(3)))
+    cli.replay([str(tmp_path), "grpo", "dot"])
+    said = capsys.readouterr().out
+    assert "as in this run" in said
+    assert said.endswith("in sampling - dot: cut.dot.\n")
