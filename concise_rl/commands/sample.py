@@ -6,7 +6,6 @@ import dataclasses
 import re
 import sys
 from collections.abc import Mapping
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from concise_rl.commands.train import quiet_libraries
 from concise_rl.errors import UserError
 from concise_rl.methods.contracts import Edit, Selector
 from concise_rl.methods.recipes import configure, load_selector, resolve
+from concise_rl.methods.registry import plain_fields
 from concise_rl.samples import Samples
 
 EDIT_SETS: dict[str, list[dict[str, Any]]] = {
@@ -49,7 +49,6 @@ def run(config: DictConfig) -> None:
     import torch
     from rich.console import Console
 
-    from concise_rl.evaluation import Mode
     from concise_rl.evaluation.backends import Sampling
     from concise_rl.evaluation.sample import sample
     from concise_rl.model.loading import load_test
@@ -79,7 +78,7 @@ def run(config: DictConfig) -> None:
                 edits=edits,
                 until=until,
                 max_samples=config.max_samples,
-                mode=Mode(**configuration.to_object(config.mode, "mode")),
+                mode=configuration.mode_of(config),
                 on_progress=on_progress,
                 **settings,
             )
@@ -117,16 +116,11 @@ def edits_of(entries: Any) -> dict[str, Edit]:
         edit, schedules = configure(f"edits.{label}", cls, given if ":" in str(name) else {**given, **fields})
         if schedules or not isinstance(edit, Edit):
             raise UserError(f"edits: {entry} cannot be used: name an edit, with numbers as its fields")
-        description = f"{label}({', '.join(f'{key}={value}' for key, value in _fields(edit).items())})"
+        description = f"{label}({', '.join(f'{key}={value}' for key, value in plain_fields(edit).items())})"
         if description in found:
             raise UserError(f"edits: {description} stands twice: leave one out")
         found[description] = edit
     return found
-
-
-def _fields(edit: Any) -> dict[str, Any]:
-    values = {field.name: getattr(edit, field.name) for field in dataclasses.fields(edit)}
-    return {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
 
 
 def quota_of(config: DictConfig) -> Selector | None:

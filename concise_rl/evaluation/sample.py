@@ -14,18 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from concise_rl.data import Prompt
-from concise_rl.data.base import content_key
 from concise_rl.errors import UserError
 from concise_rl.evaluation.backends import Backend, Request, Sampling
 from concise_rl.evaluation.backends.http import own_bos
 from concise_rl.evaluation.columns import Columns, columns_of, samples_of
-from concise_rl.evaluation.evaluate import render_texts, settings_of
+from concise_rl.evaluation.evaluate import completion_seed, render_texts, settings_of, vocabulary_of
 from concise_rl.evaluation.judge import Job, Judging, Progress
 from concise_rl.evaluation.modes import Mode, complete
 from concise_rl.evaluation.row import EvaluationRow
 from concise_rl.evaluation.store import Store
 from concise_rl.methods.contracts import Edit, Selector
-from concise_rl.methods.drawing import seeded
+from concise_rl.methods.edits.wording import edited
 from concise_rl.options import Truncated
 from concise_rl.verifiers import Verifier, verdict_version
 
@@ -51,8 +50,8 @@ class Asked:
     plain: Mapping[str, Any] | None
 
     def job(self, number: int, seed: int, stage: str, template: Mapping[str, Any]) -> Job:
-        """Its completion of a number. What it is depends on the seed, the text and the number alone."""
-        own_seed = int(content_key(str(seed), self.text, str(number)), 16) >> 1
+        """Its completion of a number."""
+        own_seed = completion_seed(seed, self.text, number)
         request = Request(self.text, self.messages, own_seed, template=template)  # type: ignore[arg-type]
         stored: dict[str, Any] = {"edit": self.edit, "stage": stage, "messages": self.messages, "plain": self.plain}
         return Job(self.prompt.id, number, self.prompt.reference, self.prompt.columns, request, stored)
@@ -155,24 +154,23 @@ def render(
         return [Asked(p, "", text, (*opening, *p.messages), None) for p, text in zip(prompts, plain_texts, strict=True)]
     found: dict[str, list[Asked]] = {prompt.id: [] for prompt in prompts}
     for name, edit in edits.items():
-        edited = [edit(prompt, seeded("edit", seed, prompt.id)) for prompt in prompts]
-        texts = render_texts(edited, tokenizer, system, template)
-        for before, after, plain_text, text in zip(prompts, edited, plain_texts, texts, strict=True):
-            if after.id != before.id:
-                raise ValueError(f"{type(edit).__name__} changed the content key of prompt {before.id}: keep Prompt.id")
+        changed = [edited(edit, prompt, seed) for prompt in prompts]
+        texts = render_texts(changed, tokenizer, system, template)
+        for before, after, plain_text, text in zip(prompts, changed, plain_texts, texts, strict=True):
             plain = {"prompt": plain_text, "messages": [*opening, *before.messages]}
             found[before.id].append(Asked(after, name, text, (*opening, *after.messages), plain))
     return [one for own in found.values() for one in own]
 
 
 def identity_of(tokenizer: Any) -> dict[str, Any]:
-    """What makes lengths comparable and texts exact: a fingerprint of the tokenizer, and the BOS that it adds itself.
-
-    Both are None where a server tokenizes.
+    """What makes lengths comparable and texts exact: the vocabulary, as an evaluation's store names it; a fingerprint
+    of all that makes prompts; and the BOS that the tokenizer adds itself. All are None where a server tokenizes.
     """
     if tokenizer is None:
-        return {"tokenizer": None, "own_bos": None}
-    return {"tokenizer": fingerprint(tokenizer), "own_bos": own_bos(tokenizer)}
+        return {"tokenizer": None, "fingerprint": None, "own_bos": None}
+    return {
+        "tokenizer": vocabulary_of(tokenizer), "fingerprint": fingerprint(tokenizer), "own_bos": own_bos(tokenizer),
+    }  # fmt: skip
 
 
 def fingerprint(tokenizer: Any) -> str:

@@ -18,6 +18,7 @@ from concise_rl.verifiers import verdict_version
 
 COMPARABLE = {
     "tokenizer": "their lengths are counts of other tokens",
+    "fingerprint": "their prompts were made by another chat template or end in other tokens",
     "verdicts": "they are judged by other rules",
     "verifier": "they are judged by other rules",
 }

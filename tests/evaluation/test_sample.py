@@ -96,8 +96,10 @@ def test_a_store_grows_by_samples_seeds_edits_and_stages(talker, tokenizer, tmp_
 def test_what_a_problem_says_is_what_an_evaluation_with_that_seed_says(talker, tokenizer, tmp_path):
     from .test_store import run as evaluate
 
-    said = evaluate(talker, tokenizer, None)
+    said = evaluate(talker, tokenizer, tmp_path / "said.jsonl")
     run(talker, tokenizer, tmp_path / "store.jsonl")
+    both = [columns_of(tmp_path / name).settings["tokenizer"] for name in ("said.jsonl", "store.jsonl")]
+    assert both[0] == both[1], "one tokenizer has one name, or the two could not be selected from together"
     assert {(r.prompt_id, r.sample): r.completion for r in said.rows} == {
         (r.prompt_id, r.sample): r.completion for r in Evaluation.load(tmp_path / "store.jsonl").rows
     }
