@@ -26,7 +26,7 @@ from concise_rl.engine.collect import collect, repetition_ngram_of
 from concise_rl.engine.dataset import key_of
 from concise_rl.engine.groups import judge
 from concise_rl.engine.resuming import check_window
-from concise_rl.engine.rows import prompt_text
+from concise_rl.engine.rows import prompt_text, visible_text
 from concise_rl.engine.state import state_from_json, state_to_json
 from concise_rl.errors import UserError
 from concise_rl.methods.advantages.group_relative import GroupRelative
@@ -162,8 +162,7 @@ class ShapedReward(TrainerCallback, ExportableState):
 
     def state(self) -> dict[str, Any]:
         """What transformers writes into `trainer_state.json`."""
-        facts = {slot: type(component).__name__ for slot, component in self.method.components.items()}
-        return {"args": {}, "attributes": {"components": facts, **state_to_json(self.states)}}
+        return {"args": {}, "attributes": {"components": self.method.class_names, **state_to_json(self.states)}}
 
     def _restore(self, saved: Any) -> None:
         if isinstance(saved, list):
@@ -173,7 +172,7 @@ class ShapedReward(TrainerCallback, ExportableState):
                 f"the checkpoint has no state of {self.method.name}: it was trained without callbacks=[reward]; "
                 "start anew"
             )
-        found, own = saved["attributes"], self.state()["attributes"]["components"]
+        found, own = saved["attributes"], self.method.class_names
         if found["components"] != own:
             raise UserError(
                 f"the checkpoint was trained with {found['components']}, this run has {own}: resume with the same "
@@ -225,9 +224,8 @@ class ShapedReward(TrainerCallback, ExportableState):
     def _judged(self, prompts: list, completion_ids: list, columns: dict[str, list]) -> list[LocalRollout]:
         """This process's rows with their verdicts."""
         answers = [str(answer) for answer in columns.pop(self.answer_column)]
-        skip = self.vocabulary.eos_ids | {self.tokenizer.pad_token_id}
         # TRL's own text is without special tokens, and so without the tag that ends the thought of most models.
-        texts = [self.tokenizer.decode([token for token in ids if token not in skip]) for ids in completion_ids]
+        texts = [visible_text(self.tokenizer, self.vocabulary, ids) for ids in completion_ids]
         verdicts = judge(
             self.verifier,
             list(zip(texts, answers, strict=True)),

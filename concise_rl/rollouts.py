@@ -232,6 +232,16 @@ class StepRecord:
     metrics: dict[str, float]
     finishes: list[str] = field(default_factory=list)
 
+    @property
+    def credit_N(self) -> Tensor:
+        """(N,), that of a row's tokens summed up."""
+        return per_row(self.credit)
+
+
+def per_row(credit: Tensor) -> Tensor:
+    """Credit (N,) or (N, T) as (N,), that of a row's tokens summed up."""
+    return credit if credit.ndim == 1 else credit.sum(dim=1)
+
 
 class StepSink(Protocol):
     """Whoever wants to see the steps: logs, displays, trackers. Called on the main process alone."""

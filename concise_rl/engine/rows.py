@@ -222,9 +222,7 @@ class RowsTrainer(ResumableTrainer):
         )
 
     def _text(self, ids: Sequence[int]) -> str:
-        """What a verifier reads: without EOS and padding, tags included."""
-        skip = self.vocabulary.eos_ids | {self._tokenizer.pad_token_id}
-        return self._tokenizer.decode([token for token in ids if token not in skip])
+        return visible_text(self._tokenizer, self.vocabulary, ids)
 
     def _refuse_rich(self, generated: tuple, who: str, remedy: str) -> None:
         _, _, tool_mask, _, _, extra_fields, images, _ = generated
@@ -319,6 +317,12 @@ class RowsTrainer(ResumableTrainer):
                 engine.temperature = self.temperature
         with self._limited(int(due.get("max_completion_length") or self.max_completion_length)):
             yield
+
+
+def visible_text(tokenizer: Any, vocabulary: TokenVocabulary, ids: Sequence[int]) -> str:
+    """A completion as a verifier reads it: without EOS and padding, tags included."""
+    skip = vocabulary.eos_ids | {tokenizer.pad_token_id}
+    return tokenizer.decode([token for token in ids if token not in skip])
 
 
 def prompt_text(prompt: str | list[dict[str, str]]) -> str:

@@ -185,6 +185,11 @@ def described(component: Any) -> dict[str, Any]:
     return json.loads(json.dumps({"class": type(component).__qualname__, **fields}, default=str))
 
 
+def completion_seed(seed: int, text: str, number: int) -> int:
+    """The seed of a prompt's completion of a number, from 0: what the completion is depends on these three alone."""
+    return int(content_key(str(seed), text, str(number)), 16) >> 1
+
+
 def plan(
     prompts: Sequence[Prompt],
     tokenizer: Any,
@@ -200,7 +205,7 @@ def plan(
     for prompt, text in zip(prompts, render_texts(prompts, tokenizer, system, template), strict=True):
         messages = ({"role": "system", "content": system}, *prompt.messages) if system else prompt.messages
         for _ in range(samples):
-            own_seed = int(content_key(str(seed), text, str(same_text[text])), 16) >> 1
+            own_seed = completion_seed(seed, text, same_text[text])
             request = Request(text, messages, own_seed, template=template or {})
             jobs.append(Job(prompt.id, asked[prompt.id], prompt.reference, prompt.columns, request))
             asked[prompt.id] += 1

@@ -15,6 +15,7 @@ from concise_rl.errors import UserError
 from concise_rl.methods.contracts import Shaper
 from concise_rl.methods.method import Method, States
 from concise_rl.methods.metrics import step_metrics
+from concise_rl.rollouts import per_row
 
 
 @dataclass(frozen=True)
@@ -63,15 +64,15 @@ def replay(batches: Iterable[tuple[RolloutBatch, Tensor | None]], methods: Mappi
         batch = batch.replace(task_reward=reward)
         for name, method in methods.items():
             check_needs(name, method.needs, batch)
-            task_credit_N = _per_row(unshaped_credit(method, batch, states[name]))
+            task_credit_N = per_row(unshaped_credit(method, batch, states[name]))
             result, states[name] = method.apply(batch, states[name])
             states[name] = method.observe(batch.replace(counts=result.counts), states[name])
             taught = batch.replace(counts=result.counts)
             per_step[name].append(
                 step_metrics(batch, result.reward, result.credit, taught=taught)
-                | credit_statistics(taught, result.reward, _per_row(result.credit), task_credit_N)
+                | credit_statistics(taught, result.reward, per_row(result.credit), task_credit_N)
             )
-            rows += _rows(name, taught, result.reward, _per_row(result.credit))
+            rows += _rows(name, taught, result.reward, per_row(result.credit))
     if not rows and methods:
         raise UserError("nothing to replay: the run stored no rollouts; train with run.rollouts_every=1")
     as_sampled = {name: method.of_sampling for name, method in methods.items() if method.of_sampling}
@@ -92,7 +93,7 @@ def as_in_run(steps: Iterable[tuple[RolloutBatch, Tensor, Tensor]]) -> tuple[dic
     per_step: list[dict[str, float]] = []
     rows: list[dict[str, Any]] = []
     for batch, reward, credit in steps:
-        credit_N = _per_row(credit)
+        credit_N = per_row(credit)
         per_step.append(step_metrics(batch, reward, credit, taught=batch) | credit_statistics(batch, reward, credit_N))
         rows += _rows(AS_IN_RUN, batch, reward, credit_N)
     return _mean_over_steps(per_step), rows
@@ -149,10 +150,6 @@ def credit_statistics(
         if bool((pair != pair[:, :1]).any(dim=1).all()):
             statistics["credit_length_correlation"] = float(torch.corrcoef(pair)[0, 1])
     return statistics
-
-
-def _per_row(credit: Tensor) -> Tensor:
-    return credit if credit.ndim == 1 else credit.sum(dim=1)
 
 
 def _rows(method: str, batch: RolloutBatch, reward: Tensor, credit_N: Tensor) -> list[dict[str, Any]]:

@@ -60,7 +60,13 @@ def tradeoff(entries: Mapping[str, Rows], prices: Sequence[float] | None = None)
     Raises:
         UserError: no entry, an entry without rows, or a price below 0.
     """
-    frontier, name = frontier_of(entries)
+    return against(entries, *frontier_of(entries), prices)
+
+
+def against(
+    entries: Mapping[str, Rows], frontier: Frontier, name: str, prices: Sequence[float] | None = None
+) -> Tradeoff:
+    """Entries held against a frontier; see `tradeoff`."""
     if not prices:
         mean = float(np.mean([row.length for rows in entries.values() for row in rows]))
         prices = PRICES if name == KNOWN else [float(f"{share / max(1.0, mean):.1g}") for share in SHARES]
@@ -77,8 +83,8 @@ def tradeoff(entries: Mapping[str, Rows], prices: Sequence[float] | None = None)
 
 def known_tradeoff(entries: Mapping[str, Rows]) -> Tradeoff | None:
     """The same where the frontier is known; None where it is not, or there is no entry."""
-    known = entries and known_frontier(next(iter(entries.values()))) is not None
-    return tradeoff(entries) if known else None
+    known = known_frontier(next(iter(entries.values()))) if entries else None
+    return against(entries, known, KNOWN) if known is not None else None
 
 
 def known_frontier(rows: Rows) -> Frontier | None:

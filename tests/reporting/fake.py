@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from concise_rl.batch import RolloutBatch
 from concise_rl.reporting.summary import Answer, CompletionPair
+from concise_rl.rollouts import StepRecord
 
 HOSTILE = (
     "<think>7+4=11 </script><script>window.hacked = 1</script> [bold]11[/bold] <img src=x onerror=alert(1)></think>11"
@@ -45,7 +45,7 @@ def fake_batch(seed: int, *, step: int = 0, prompts: int = 3, group: int = 4, to
     )
 
 
-def fake_run(steps: int, *, seed: int = 0, start: int = 0, token_credit: bool = False) -> Iterator[SimpleNamespace]:
+def fake_run(steps: int, *, seed: int = 0, start: int = 0, token_credit: bool = False) -> Iterator[StepRecord]:
     """Records of a run in which tokens fall from 55 to 25; the same step is the same record in every run."""
     for step in range(start, steps):
         batch = fake_batch(1000 * seed + step, step=step)
@@ -75,7 +75,7 @@ def fake_run(steps: int, *, seed: int = 0, start: int = 0, token_credit: bool = 
             "shaper/mean_gain": 0.3 * progress,
         }
         credit = reward - reward.mean()
-        yield SimpleNamespace(
+        yield StepRecord(
             batch=batch,
             reward=reward,
             credit=credit[:, None] * (batch.entropies > 0) if token_credit else credit,
@@ -86,7 +86,7 @@ def fake_run(steps: int, *, seed: int = 0, start: int = 0, token_credit: bool = 
         )
 
 
-def feed(sink: Any, records: Iterable[SimpleNamespace]) -> None:
+def feed(sink: Any, records: Iterable[StepRecord]) -> None:
     """What the trainer tells a sink: each generation, then the step that it trained."""
     for record in records:
         sink.on_rollouts(record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import json
 import math
 import signal
@@ -154,10 +155,10 @@ def test_a_damaged_line_is_named(tmp_path) -> None:
 
 
 def test_numbers_that_are_not_finite_are_null(tmp_path) -> None:
-    record = next(fake_run(1))
-    record.metrics = {"loss": math.nan, "grad_norm": math.inf, "accuracy": torch.tensor(0.5)}
-    record.credit = record.credit.clone()
-    record.credit[0] = math.nan
+    credit = next(fake_run(1)).credit.clone()
+    credit[0] = math.nan
+    metrics = {"loss": math.nan, "grad_norm": math.inf, "accuracy": torch.tensor(0.5)}
+    record = dataclasses.replace(next(fake_run(1)), metrics=metrics, credit=credit)
     log = RunLog(tmp_path)
     feed(log, [record])
     text = (tmp_path / "metrics.jsonl").read_text() + (tmp_path / "rollouts.jsonl").read_text()

@@ -17,6 +17,7 @@ from concise_rl.errors import DataError
 from concise_rl.methods.advantages.group_relative import GroupRelative
 from concise_rl.methods.statistics import group_mean
 from concise_rl.reporting.run_log import StoredStep, read_config, read_metrics, read_rollouts
+from concise_rl.rollouts import per_row
 
 LOSSES = ("grpo", "bnpo", "dr_grpo")
 """One loss type for each denominator: a row's own tokens, all tokens of the batch (dapo too), the token limit."""
@@ -82,7 +83,7 @@ class Credit:
     def add(self, step: StoredStep) -> None:
         """Count a step in."""
         batch = step.batch
-        credit = step.credit if step.credit.ndim == 1 else step.credit.sum(dim=1)
+        credit = per_row(step.credit)
         right_N = batch.correct & batch.counts
         self.rows += int(batch.counts.sum())
         self.shaped += int((((step.reward - batch.task_reward).abs() > 1e-9) & batch.counts).sum())

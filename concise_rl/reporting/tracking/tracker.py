@@ -130,7 +130,7 @@ def tracked_name(key: str) -> str:
 def completion_rows(record: StepRecord) -> list[list[Any]]:
     """The first `TABLE_ROWS` rows of a step, with the columns `TABLE_COLUMNS`."""
     batch = record.batch
-    credit_N = record.credit if record.credit.ndim == 1 else record.credit.sum(dim=1)
+    credit_N = record.credit_N
     return [
         [
             batch.step + 1,
