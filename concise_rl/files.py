@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from concise_rl.errors import UserError
 
@@ -24,9 +25,11 @@ def replacing(path: Path) -> Iterator[Path]:
         UserError: it cannot be written.
     """
     aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    made = False
     try:
         # Whoever writes opens it by name, so it is made here, where a link of that name is refused.
         os.close(os.open(aside, _OWN | os.O_EXCL, 0o666))
+        made = True
         yield aside
         with aside.open("rb") as file:
             os.fsync(file.fileno())
@@ -36,7 +39,8 @@ def replacing(path: Path) -> Iterator[Path]:
             f"cannot write {path} ({error.strerror or error}): free some space or choose another output folder"
         ) from error
     finally:
-        aside.unlink(missing_ok=True)
+        if made:
+            aside.unlink(missing_ok=True)
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -125,7 +129,12 @@ def append_lines(path: Path, text: str, *, go_on_with: str) -> None:
 def file_checksum(path: Path) -> str:
     """sha256 of a file, in hex."""
     digest = hashlib.sha256()
+    feed(digest, path)
+    return digest.hexdigest()
+
+
+def feed(digest: Any, path: Path) -> None:
+    """A file's bytes into a digest of `hashlib`."""
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    return digest.hexdigest()

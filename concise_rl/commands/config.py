@@ -26,7 +26,6 @@ from concise_rl.evaluation.validation import Validation
 from concise_rl.methods.contracts import Edit
 from concise_rl.methods.method import KINDS, Method
 from concise_rl.methods.recipes import (
-    RECIPES,
     SCHEDULED,
     assemble,
     check_type,
@@ -35,6 +34,7 @@ from concise_rl.methods.recipes import (
     load_class,
     resolve,
 )
+from concise_rl.methods.registry import RECIPES as RECIPES
 from concise_rl.methods.registry import closest
 from concise_rl.methods.schedules import is_schedule, schedule_of
 from concise_rl.options import Action, Distillation, Guard, Teaching

@@ -11,6 +11,7 @@ from concise_rl.commands import config as configuration
 from concise_rl.commands.evaluate import Task, evaluate_task, load_backend
 from concise_rl.commands.evaluation import check_eval
 from concise_rl.errors import UserError
+from concise_rl.evaluation.efforts import POINT
 from concise_rl.files import replace_text
 from concise_rl.offline.merge import merge
 
@@ -28,7 +29,8 @@ def sweep(a: str, b: str, shares: str, out: Path, overrides: Sequence[str]) -> l
     from concise_rl.model.loading import load_test
 
     values = _shares(shares)
-    first = configuration.compose([*overrides, f"model.path={out}"], "eval")
+    first = configuration.compose([*overrides, f"model.path={a}"], "eval")
+    check_eval(first, overrides)  # before anything is merged; the merged folders have the first model's config
     verifier = configuration.verifier_of(first, "benchmark")
     source = configuration.to_object(first.benchmark, "benchmark")
     problems = load_test(first, source, verifier)
@@ -40,11 +42,10 @@ def sweep(a: str, b: str, shares: str, out: Path, overrides: Sequence[str]) -> l
             merge(a, b, folder, share)
         composed = configuration.compose([*overrides, f"model.path={folder}"], "eval")
         check_eval(composed, overrides)
-        backend, tokenizer = load_backend(composed)
         task = Task(f"weight {share:g}", composed, source, verifier)
-        summary = evaluate_task(task, problems, backend, tokenizer, out / f"evaluation-{share:g}", console)
-        names = ("accuracy", "accuracy_interval", "mean_tokens", "mean_tokens_interval")
-        curve.append({"weight": share} | {name: summary[name] for name in names})
+        # Loaded in the call, so that no name holds a share's model while the next is merged and loaded.
+        summary = evaluate_task(task, problems, *load_backend(composed), out / f"evaluation-{share:g}", console)
+        curve.append({"weight": share} | {name: summary[name] for name in POINT})
     replace_text(out / "sweep.json", json.dumps(curve, indent=1) + "\n")
     console.print(_table(Path(a).name or a, curve))
     console.print(f"written: {out / 'sweep.json'}")

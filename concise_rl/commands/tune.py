@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ def run_locked(config: DictConfig, args: Any, folder: Path, rows: Sequence[Any],
     model = load_policy(config.model, config.peft, session.warn)
     with whole(model):
         evaluated.begin(model, stored=start.folder is not None)
-    trained_on = source.load("train") if hasattr(source, "load") else []
+    trained_on = source.load("train")
     named = None if config.resume == "auto" else start.folder
     first_decides(lambda: folders.begin_steps(folder, named, trained_on, session.progress.message))
     with session.training(configuration.resolved(config), step=start.step):
@@ -131,7 +132,7 @@ def steps_of(args: Any, rows: int) -> int:
     if args.max_steps > 0:
         return args.max_steps
     size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    return -(-rows // size) * int(args.num_train_epochs)
+    return math.ceil(-(-rows // size) * args.num_train_epochs)
 
 
 def tune(

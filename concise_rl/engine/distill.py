@@ -12,20 +12,21 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors.torch import load_model, save_model
+from safetensors.torch import save_model
 from torch import Tensor
 from transformers import TrainerCallback
 
+from concise_rl.engine.reference import load_beside
 from concise_rl.engine.trainer import ConciseTrainer
 from concise_rl.errors import UserError
 from concise_rl.kernels.reverse_kl import linear_reverse_kl
 from concise_rl.model.cache import positions, takes_positions
+from concise_rl.model.sampling import left_pad
 from concise_rl.model.scoring import LossRows, logit_options
 from concise_rl.model.shared_prompts import PromptStates
 from concise_rl.options import Distillation
@@ -129,38 +130,24 @@ class DistillingTrainer(ConciseTrainer):
         """A teacher that is never copied anew is the model that the run begins with, which is there already."""
         super()._load_beside(folder)
         if self.distill.refresh:
-            if not (folder / TEACHER_FILE).is_file():
-                raise UserError(
-                    f"{folder} holds no {TEACHER_FILE}: resume with the distill.refresh it was trained with"
-                )
-            load_model(self.teacher, str(folder / TEACHER_FILE))
+            load_beside(self.teacher, folder / TEACHER_FILE, field="distill.refresh")
             self.teacher_step = self._saved["teacher_step"]
 
     # -- the step -----------------------------------------------------------------------------------------------------
 
     def _write(self, output: dict[str, Any], *args: Any) -> None:
         super()._write(output, *args)
-        ids = [self._teacher_ids(row["prompt"]) for row in self.generation.rows]
-        width = max(map(len, ids))
-        pad = self._tokenizer.pad_token_id
-        device = output["prompt_ids"].device
-        output["teacher_ids"] = torch.tensor([[pad] * (width - len(row)) + row for row in ids], device=device)
-        output["teacher_mask"] = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=device)
-
-    def _teacher_ids(self, prompt: str | Sequence[dict[str, str]]) -> list[int]:
-        """A prompt with the instruction before it, as the teacher reads it."""
-        if isinstance(prompt, str):
-            return self._tokenizer(self.distill.instruction + prompt)["input_ids"]
-        *before, last = prompt
-        asked = {**last, "content": f"{self.distill.instruction}\n\n{last['content']}"}
-        made = self._tokenizer.apply_chat_template(
-            [*before, asked],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            **(self.args.chat_template_kwargs or {}),
+        ids, *_ = self._tokenize_prompts([self._instructed(row["prompt"]) for row in self.generation.rows])
+        output["teacher_ids"], output["teacher_mask"] = left_pad(
+            ids, self._tokenizer.pad_token_id, output["prompt_ids"].device
         )
-        return list(made["input_ids"])
+
+    def _instructed(self, prompt: Any) -> Any:
+        """A prompt, text or messages, with the instruction before it, as the teacher reads it."""
+        if isinstance(prompt, str):
+            return self.distill.instruction + prompt
+        *before, last = prompt
+        return [*before, {**last, "content": f"{self.distill.instruction}\n\n{last['content']}"}]
 
     def _loss_rows(self, inputs: dict[str, Any]) -> DistillRows:
         rows = super()._loss_rows(inputs)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_model
 from trl.trainer import grpo_trainer
 
 from concise_rl.engine.disk import CheckpointError
@@ -56,23 +56,20 @@ def check_moving(args: Any, *, adapter: bool, sharded: bool = False) -> None:
         )
 
 
-def save_reference(model: Any, folder: Path) -> None:
-    """Write a reference that follows the policy beside the weights."""
-    save_model(model, str(folder / REFERENCE_FILE))
+def load_beside(model: Any, path: Path, *, field: str) -> None:
+    """Bring back the weights of a second model that a checkpoint holds beside the policy's.
 
-
-def load_reference(model: Any, folder: Path) -> None:
-    """Bring back what `save_reference` wrote.
+    Args:
+        field: the setting without which a checkpoint has no such file.
 
     Raises:
         CheckpointError: the file is missing, damaged or of another model.
     """
-    path = folder / REFERENCE_FILE
     try:
         load_model(model, str(path))
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{path} cannot be read ({reason}): the checkpoint was saved without trainer.sync_ref_model, or is "
-            "damaged; resume from another"
+            f"{path} cannot be read ({reason}): the checkpoint was saved without {field}, or is damaged; resume from "
+            "another"
         ) from error

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save_model
+
 from concise_rl.engine.lean import LeanTrainer
-from concise_rl.engine.reference import load_reference, save_reference
+from concise_rl.engine.reference import REFERENCE_FILE, load_beside
 from concise_rl.engine.saving import Resumable, check_optimizer
 from concise_rl.errors import UserError
 from concise_rl.methods.method import Method, States
@@ -31,16 +33,17 @@ class ResumableTrainer(Resumable, LeanTrainer):
 
     def _save_beside(self, folder: Path) -> None:
         if self._follows:
-            save_reference(self.accelerator.unwrap_model(self.ref_model), folder)
+            save_model(self.accelerator.unwrap_model(self.ref_model), str(folder / REFERENCE_FILE))
 
     def _load_beside(self, folder: Path) -> None:
         if self._follows:
-            load_reference(self.accelerator.unwrap_model(self.ref_model), folder)
+            reference = self.accelerator.unwrap_model(self.ref_model)
+            load_beside(reference, folder / REFERENCE_FILE, field="trainer.sync_ref_model")
 
     def _facts(self) -> dict[str, Any]:
         args, ranks = self.args, self.accelerator.num_processes
         return super()._facts() | {
-            "components": {slot: type(c).__name__ for slot, c in self.method.components.items()},
+            "components": self.method.class_names,
             "rows_per_step": args.per_device_train_batch_size * args.gradient_accumulation_steps * ranks,
             "num_generations": self.num_generations,
             "num_iterations": self.num_iterations,

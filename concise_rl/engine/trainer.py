@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from accelerate.utils import gather
 from torch import Tensor
-from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl import GRPOConfig
 
 from concise_rl.batch import OPTIONAL_FIELDS, RolloutBatch
@@ -35,7 +34,7 @@ from concise_rl.methods.method import Method, Result
 from concise_rl.methods.metrics import step_metrics
 from concise_rl.methods.recipes import as_method
 from concise_rl.model.loading import EMBEDDED
-from concise_rl.options import Teaching
+from concise_rl.options import Teaching, ZeroVariance
 from concise_rl.ranks import every_rank
 from concise_rl.rollouts import Finish, StepRecord, StepSink, TokenVocabulary, single_token
 from concise_rl.verifiers import MathAnswer, Verifier
@@ -114,8 +113,7 @@ class ConciseTrainer(RowsTrainer):
             self.rollout_func = self._roll_out
         check_teaching(self.method, self.teaching, self.num_generations)
         check_window(self.args)
-        sharded = self.is_fsdp_enabled or is_deepspeed_zero3_enabled()
-        check_moving(self.args, adapter=self.ref_model is None, sharded=sharded)
+        check_moving(self.args, adapter=self.ref_model is None, sharded=self._sharded)
 
     def visits_per_prompt(self) -> float:
         """How often the whole run draws each prompt, on average."""
@@ -214,8 +212,10 @@ class ConciseTrainer(RowsTrainer):
     def _all_sampled(self, batch: RolloutBatch) -> RolloutBatch:
         """What a curriculum sees: the step, and behind it the groups that a refill threw away, which do not count."""
         curriculum = self.method.curriculum
-        thrown = every_rank([s.rollout for s in self.generation.thrown]) if curriculum else []
-        if not curriculum or not thrown:
+        if not curriculum or self.teaching.zero_variance is not ZeroVariance.refill:
+            return batch
+        thrown = every_rank([s.rollout for s in self.generation.thrown])
+        if not thrown:
             return batch
         rows = every_rank([s.rollout for s in self.generation.samples]) + thrown
         seen = self._batch_of(rows, batch.group_size, [curriculum]).batch

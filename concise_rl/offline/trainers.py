@@ -29,6 +29,10 @@ class Tuner(Resumable):
     sinks: Sequence[StepSink] = ()
     rows = ""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.states: dict[str, Any] = {}
+        super().__init__(*args, **kwargs)
+
     def _facts(self) -> dict[str, Any]:
         args = self.args
         own = args.per_device_train_batch_size * args.gradient_accumulation_steps * self.accelerator.num_processes
@@ -60,10 +64,6 @@ class Tuner(Resumable):
 
 class SFT(Tuner, SFTTrainer):
     """The mean negative log-prob of the completions' tokens."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.states: dict[str, Any] = {}
-        super().__init__(*args, **kwargs)
 
 
 class Weighted(SFT):
@@ -133,10 +133,6 @@ class Weighted(SFT):
 class DPO(Tuner, DPOTrainer):
     """DPO (arXiv 2305.18290) against the model that it began with."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.states: dict[str, Any] = {}
-        super().__init__(*args, **kwargs)
-
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
         """The rows are tokens already; TRL would add EOS to answers that were cut off."""
         return dataset
@@ -144,10 +140,6 @@ class DPO(Tuner, DPOTrainer):
 
 class SimPO(Tuner, CPOTrainer):
     """SimPO (arXiv 2405.14734): by mean log-prob, with a margin, without a reference. TRL's CPO trainer takes texts."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.states: dict[str, Any] = {}
-        super().__init__(*args, **kwargs)
 
 
 TUNERS: dict[str, tuple[type, type]] = {

@@ -35,7 +35,7 @@ from concise_rl.commands.run_folder import prepare
 from concise_rl.errors import DataError, UserError
 from concise_rl.evaluation import Evaluation, EvaluationRow
 from concise_rl.evaluation.store import Store
-from concise_rl.files import append_lines, replace_text
+from concise_rl.files import append_lines, replace_text, replacing
 from concise_rl.methods.history import History
 from concise_rl.reporting.compare import compare
 from concise_rl.reporting.evaluations import detail_tables
@@ -349,6 +349,11 @@ def test_files_are_written_through_no_link(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="cannot write"):
         replace_text(tmp_path / "config.json", "{}")
     assert precious.read_text() == "kept"
+    with pytest.raises(UserError, match="cannot write"), replacing(tmp_path / "config.json"):
+        pass
+    assert (tmp_path / ".config.json.guessed").is_symlink(), "what is not ours stays"
+    with pytest.raises(UserError, match="cannot write"), replacing(precious / "config.json"):
+        pass
     monkeypatch.undo()
     replace_text(tmp_path / "config.json", "{}")
     assert (tmp_path / "config.json").stat().st_mode & 0o777 == precious.stat().st_mode & 0o777

@@ -7,6 +7,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+
+from concise_rl.commands.tune import steps_of
 
 SMALL = ["evaluation.problems=12", "evaluation.samples=2", "evaluation.max_new_tokens=40"]
 
@@ -46,3 +49,9 @@ def test_a_tuned_model_is_a_run(tmp_path):
     merged = cli(tmp_path, "merge", "embedded:tiny", "run/model", "--out", "merged", "--weight", "0.5")
     assert merged.returncode == 0, merged.stderr
     assert merged.stdout.startswith("merged: 38 tensors") or "tensors, 0.5 x embedded:tiny" in merged.stdout
+
+
+def test_steps_of_a_part_of_an_epoch_are_counted():
+    args = SimpleNamespace(max_steps=-1, train_batch_size=4, gradient_accumulation_steps=2, world_size=1)
+    counted = [steps_of(SimpleNamespace(**vars(args), num_train_epochs=epochs), rows=33) for epochs in (0.5, 1, 1.5)]
+    assert counted == [3, 5, 8]

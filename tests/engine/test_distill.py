@@ -26,7 +26,7 @@ def test_a_resumed_run_has_the_teacher_of_the_straight_one(make_trainer, tmp_pat
 
 def test_a_teacher_that_reads_what_the_policy_reads_changes_nothing(make_trainer, monkeypatch):
     trainer, recorder = make_trainer(*CRISP, "distill.refresh=0", "trainer.max_steps=1")
-    monkeypatch.setattr(trainer, "_teacher_ids", lambda prompt: trainer._tokenizer(prompt)["input_ids"])
+    monkeypatch.setattr(trainer, "_instructed", lambda prompt: prompt)
     trainer.train()
     assert recorder.metrics[0]["kl_to_teacher"] == pytest.approx(0.0, abs=1e-6)
     assert recorder.metrics[0]["grad_norm"] == pytest.approx(0.0, abs=1e-5)
