@@ -9,7 +9,10 @@ import sys
 import pytest
 
 from concise_rl.errors import UserError
+from concise_rl.evaluation import Mode, evaluate
 from concise_rl.methods import load_method
+from concise_rl.testbeds import ChainSum
+from concise_rl.verifiers import FinalNumber
 
 
 def test_a_tokenizer_without_the_tag_is_refused_at_start(make_trainer):
@@ -44,6 +47,26 @@ def test_closed_thoughts_count_and_train_what_was_sampled(make_trainer, monkeypa
     assert not any("So" in text for n, text in enumerate(record.completions) if n not in closed)
     assert masks[0] == record.batch.lengths.tolist()
     assert record.batch.lengths.max() <= 48
+
+
+def test_a_forced_evaluation_asks_as_a_thinking_budget_trains(make_trainer):
+    trainer, seen = make_trainer(
+        "method=thinking_budget", "sampler.thinking_budget.budget=30", "trainer.top_k=1", "trainer.max_steps=1",
+        "trainer.learning_rate=0",
+    )  # fmt: skip
+    trainer.train()
+    record = seen.records[0]
+    drawn = set(record.batch.prompt_keys)
+    prompts = [prompt for prompt in ChainSum().load("train") if prompt.id in drawn]
+    evaluation = evaluate(
+        trainer.model, trainer.processing_class, prompts, FinalNumber(),
+        max_new_tokens=48, temperature=0, seed=0, mode=Mode.forced(30),
+    )  # fmt: skip
+    asked = {row.prompt_id: row.completion for row in evaluation.rows}
+    keys = [key for key in record.batch.prompt_keys for _ in range(record.batch.group_size)]
+    rows = list(zip(record.completions, record.finishes, keys, strict=True))
+    assert "budget" in {finish for _, finish, _ in rows}
+    assert [text for text, _, _ in rows] == [asked[key] for _, _, key in rows]
 
 
 def test_the_limits_of_a_run_follow_its_stages(make_trainer):

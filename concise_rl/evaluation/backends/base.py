@@ -39,7 +39,10 @@ class Completion:
 
 @dataclass(frozen=True)
 class Request:
-    """One completion to be sampled.
+    """One completion to be sampled, asked for in text, since a server may know no tokens of ours.
+
+    Training asks in tokens, by `concise_rl.rollouts.TokenRequest`. Under greedy decoding a forced evaluation and a
+    thinking budget in training give the same completions (`tests/engine/test_samplers.py`).
 
     Attributes:
         prompt: the prompt as text, up to where the model is to go on.
