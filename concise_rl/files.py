@@ -16,6 +16,9 @@ from concise_rl.errors import UserError
 _OWN = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 """`O_NONBLOCK` keeps a named pipe, which nobody reads, from holding the caller; a plain file does not know it."""
 
+_UNFINISHED = ".unfinished"
+"""Ends the name of a file until all of it is written."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -24,7 +27,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         UserError: it cannot be written.
     """
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    aside = _aside(path)
     made = False
     try:
         # Whoever writes opens it by name, so it is made here, where a link of that name is refused.
@@ -49,8 +52,7 @@ def replace_text(path: Path, text: str) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    # A name that nobody can guess and plant a link under; one that exists is refused, a link too.
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    aside = _aside(path)
     made = False
     try:
         with open(os.open(aside, _OWN | os.O_EXCL, 0o666), "w", encoding="utf-8", errors="replace") as file:
@@ -65,6 +67,17 @@ def replace_text(path: Path, text: str) -> None:
         raise UserError(
             f"cannot write {path} ({error.strerror}): free some space or choose another output folder"
         ) from error
+
+
+def _aside(path: Path) -> Path:
+    """A name that nobody can guess and plant a link under; one that exists is refused, a link too."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}{_UNFINISHED}")
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Delete what killed writers left in a folder and in those in it; only where nobody else writes meanwhile."""
+    for aside in (*folder.glob(f".*{_UNFINISHED}"), *folder.glob(f"*/.*{_UNFINISHED}")):
+        aside.unlink(missing_ok=True)
 
 
 def check_own(path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from concise_rl.engine import checkpoint
 from concise_rl.engine.run_lock import LOCK_FILE
 from concise_rl.errors import DataError, UserError
-from concise_rl.files import replace_text
+from concise_rl.files import clear_unfinished, replace_text
 
 FINAL_FILES = ("summary.json", "evaluation-after.jsonl", "training.png", "report.html", "best.json")
 """What the end of a run leaves."""
@@ -50,6 +50,7 @@ def prepare(folder: Path, *, resume: str, overwrite: bool) -> None:
         for old in [*folder.glob("checkpoint-*"), folder / "model"]:
             shutil.rmtree(old, ignore_errors=True)
     checkpoint.clean_staging(folder)
+    clear_unfinished(folder)
     _finish_going_back(folder)
 
 

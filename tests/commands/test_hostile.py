@@ -345,13 +345,13 @@ def test_files_are_written_through_no_link(tmp_path, monkeypatch):
 
     # Were its name known beforehand, a link planted there would still not be followed.
     monkeypatch.setattr(secrets, "token_hex", lambda n: "guessed")
-    (tmp_path / ".config.json.guessed").symlink_to(precious)
+    (tmp_path / ".config.json.guessed.unfinished").symlink_to(precious)
     with pytest.raises(UserError, match="cannot write"):
         replace_text(tmp_path / "config.json", "{}")
     assert precious.read_text() == "kept"
     with pytest.raises(UserError, match="cannot write"), replacing(tmp_path / "config.json"):
         pass
-    assert (tmp_path / ".config.json.guessed").is_symlink(), "what is not ours stays"
+    assert (tmp_path / ".config.json.guessed.unfinished").is_symlink(), "what is not ours stays"
     with pytest.raises(UserError, match="cannot write"), replacing(precious / "config.json"):
         pass
     monkeypatch.undo()

@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from concise_rl.commands.run_folder import prepare
 from concise_rl.engine import checkpoint
 from concise_rl.engine.resuming import check_continues
 from concise_rl.engine.run_lock import run_lock
@@ -127,6 +128,18 @@ def test_a_run_moves_from_one_rank_to_two_and_back(tmp_path):
         assert states[name] == states["whole"]
         for key, expected in weights["whole"].items():
             assert np.abs(weights[name][key] - expected).mean() < 1e-6, key
+
+
+def test_what_a_killed_writer_left_is_cleared_at_the_next_start(tmp_path):
+    killed = "import os, sys; from pathlib import Path; from concise_rl.files import replacing\n"
+    killed += "with replacing(Path(sys.argv[1])) as aside: aside.write_text('half'); os.kill(os.getpid(), 9)"
+    (tmp_path / "model").mkdir()
+    for path in (tmp_path / "summary.json", tmp_path / "model" / "README.md"):
+        assert subprocess.run([sys.executable, "-c", killed, str(path)], check=False).returncode == -signal.SIGKILL
+    (tmp_path / ".env").write_text("the user's own")
+    assert len(list(tmp_path.rglob(".*"))) == 3
+    prepare(tmp_path, resume="auto", overwrite=False)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [".env"]
 
 
 def test_a_rank_that_dies_takes_the_others_with_it_and_is_named(tmp_path):
