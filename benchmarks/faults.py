@@ -170,7 +170,10 @@ class Campaign:
         for kill in kills:
             kill.resumed, kill.equal = code == 0, not differing
         if differing:
-            self.failures.append(f"run {self.runs}: exit code {code}, {differing} differ, {attempt.said()}")
+            names = sorted(set(found.get("names", ())) ^ set(expected["names"]))
+            self.failures.append(
+                f"run {self.runs}: exit code {code}, {differing} differ, names {names}, {attempt.said()}"
+            )
         else:
             shutil.rmtree(folder)
 

@@ -70,10 +70,14 @@ class Resumable(Trainer):
             checkpoint.save_state(staging / name, self.states, self._facts())
             checkpoint.publish(staging / name, run_dir / name, self._ancestor)
             self._ancestor = checkpoint.identity(run_dir / name)
-            if self.args.save_total_limit:
-                keep, newest = self.args.save_total_limit, self.state.global_step
-                checkpoint.rotate(run_dir, keep, newest=newest, spare=self.kept_steps)
+        self._rotate(run_dir)
         self.accelerator.wait_for_everyone()
+
+    def _rotate(self, run_dir: Path) -> None:
+        """Keep `save_total_limit` checkpoints up to this step."""
+        if self.accelerator.is_main_process and self.args.save_total_limit:
+            newest = self.state.global_step
+            checkpoint.rotate(run_dir, self.args.save_total_limit, newest=newest, spare=self.kept_steps)
 
     def _save_beside(self, folder: Path) -> None:
         """What a subclass keeps beside weights and states, on the main process."""
@@ -120,7 +124,9 @@ class Resumable(Trainer):
             self._load_beside(Path(resume_from_checkpoint))
             if self.rollbacks is None:  # the schedule was saved at the rate of the rollbacks before it
                 self.rollbacks = saved.get("rollbacks_to_here", saved.get("rollbacks", 0))
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        trained = super().train(resume_from_checkpoint, *args, **kwargs)
+        self._rotate(Path(self.args.output_dir))  # a run that was killed after its last save did not get to it
+        return trained
 
     def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> Any:
         """transformers takes `save_steps`, `logging_steps` and `eval_steps` from the checkpoint's state."""

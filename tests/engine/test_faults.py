@@ -54,6 +54,17 @@ def test_a_run_resumed_at_its_end_takes_no_step(make_trainer):
     assert resumed.states == trainer.states
 
 
+def test_a_run_killed_before_it_deleted_an_old_checkpoint_deletes_it_when_resumed(make_trainer):
+    saving = ("trainer.save_strategy=steps", "trainer.save_steps=1")
+    trainer, _ = make_trainer(*saving)
+    trainer.train()
+    run = Path(trainer.args.output_dir)
+    assert checkpoint.steps(run) == [1, 2]
+    resumed, _ = make_trainer(*saving, "trainer.save_total_limit=1")
+    resumed.train(resume_from_checkpoint=True)
+    assert checkpoint.steps(run) == [2]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
