@@ -1,10 +1,15 @@
-"""Files that are complete or as they were, whatever interrupts the writing; and nothing is written through a link."""
+"""Files that are complete or as they were, whatever interrupts the writing; written by one process, through no link."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import hashlib
+import json
 import os
 import secrets
+import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -151,3 +156,55 @@ def feed(digest: Any, path: Path) -> None:
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
+
+
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+
+
+@contextmanager
+def sole_writer(lock: Path, field: str, value: object, *, wait: str) -> Iterator[None]:
+    """While this is open no other process has the lock; its folder is made if absent.
+
+    The lock is the kernel's (`flock`): it ends with the process, however that dies; a child that is forked meanwhile
+    holds it on. A file system that knows no locks grants nothing, and the process goes on without.
+
+    Args:
+        lock: a file that stays, with host and process of who held it last; one that is removed locks nothing.
+        field, value: what is written to, as the messages name it.
+        wait: what a person does where it is taken, before choosing another `field`.
+
+    Raises:
+        UserError: another process has it, named with its host; or the folder cannot be written.
+    """
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise UserError(f"{field}={value} cannot be written ({error.strerror}): choose another {field}") from error
+    try:
+        if not _taken(descriptor):
+            holder = _holder(descriptor)
+            raise UserError(f"{field}={value} is in use by {holder}: {wait}, or choose another {field}")
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in _WITHOUT_LOCKS
+    with contextlib.suppress(OSError):  # a full disk: the lock holds without a name on it
+        holder = json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode()
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, holder, 0)
+    return True
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        holder = json.loads(os.pread(descriptor, 1000, 0))
+        return f"process {int(holder['pid'])} on host {str(holder['host'])[:255]}"
+    except (KeyError, OSError, TypeError, ValueError):
+        return "another process"

@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from concise_rl.engine import checkpoint
-from concise_rl.engine.run_lock import LOCK_FILE
 from concise_rl.errors import DataError, UserError
-from concise_rl.files import clear_unfinished, replace_text
+from concise_rl.files import clear_unfinished, replace_text, sole_writer
 
 FINAL_FILES = ("summary.json", "evaluation-after.jsonl", "training.png", "report.html", "best.json")
 """What the end of a run leaves."""
@@ -26,8 +26,14 @@ RUN_FILES = (
 )  # fmt: skip
 """What a run writes into its folder beside `checkpoint-*` and `model`; `overwrite=true` removes these alone."""
 
+LOCK_FILE = ".lock"
 GOING_BACK = ".going-back"
 """Names step and folder of a going back that has begun; a process that dies in it leaves the rest to the next one."""
+
+
+def run_lock(folder: Path) -> AbstractContextManager[None]:
+    """While this is open no other process runs in the folder; see `sole_writer`."""
+    return sole_writer(folder / LOCK_FILE, "run.dir", folder, wait="wait for that run or end it")
 
 
 def prepare(folder: Path, *, resume: str, overwrite: bool) -> None:

@@ -29,7 +29,6 @@ from concise_rl.commands.hub import check_push, push
 from concise_rl.commands.naming import run_name, title_of, tracking_of
 from concise_rl.commands.run_evaluations import RunEvaluations, check_window_of, problems_to_watch
 from concise_rl.engine import checkpoint
-from concise_rl.engine.run_lock import run_lock
 from concise_rl.engine.settings import check_settings, experiment
 from concise_rl.engine.stopping import Stopped, StopSignals
 from concise_rl.methods.method import Method
@@ -91,7 +90,7 @@ def in_own_folder(config: DictConfig, folder: Path, job: Callable[[StopSignals],
     with StopSignals() as signals, ExitStack() as held:
 
         def claim() -> None:
-            held.enter_context(run_lock(folder))
+            held.enter_context(folders.run_lock(folder))
             folders.prepare(folder, resume=config.resume, overwrite=config.overwrite)
 
         try:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,6 +20,7 @@ from concise_rl.evaluation.judge import Job, Judging, Progress
 from concise_rl.evaluation.modes import Mode, complete
 from concise_rl.evaluation.row import EvaluationRow
 from concise_rl.evaluation.store import Store
+from concise_rl.files import sole_writer
 from concise_rl.methods.contracts import Edit, Selector
 from concise_rl.methods.edits.wording import edited
 from concise_rl.options import Truncated
@@ -100,39 +98,62 @@ def sample(
     settings |= {"system": system, "chat_template_kwargs": template, "verdicts": verdict_version()}
     problems = {prompt.id: prompt for prompt in prompts}
     asked = render(list(problems.values()), tokenizer, system, template, edits or {}, seed)
-    with only_writer(Path(store)):
-        stored = Store(store, settings)
-        known = _known(columns_of(store), stage)
-        total, done = len(asked) * samples, 0
-
-        def jobs(numbers: range, wanted: Sequence[Asked]) -> Iterator[Job]:
-            for one in wanted:
-                for number in numbers:
-                    job = one.job(number, seed, stage, template)
-                    if (job.prompt_id, one.edit, job.request.seed) not in known:
-                        yield job
-
-        def keep(rows: Sequence[EvaluationRow]) -> None:
-            nonlocal done
-            stored.append(rows)
-            done += len(rows)
-            known.update((row.prompt_id, row.edit, row.seed) for row in rows)  # type: ignore[misc]
-            if on_progress:
-                on_progress(done, total)
-
+    own: dict[str, Any] = {"seed": seed, "stage": stage, "template": template}
+    lock = Path(store).with_name(f".{Path(store).name}.lock")
+    with sole_writer(lock, "store", store, wait="wait for it"):
+        filling = _Filling(Store(store, settings), _known(columns_of(store), stage), on_progress)
         numbers, wanted = range(samples), asked
         while wanted:
-            done = total - sum(1 for _ in jobs(numbers, wanted))
-            if on_progress:
-                on_progress(done, total)
-            for wave in _waves(jobs(numbers, wanted)):
-                judging = Judging(wave, verifier, settings, keep, deadline_seconds=verify_deadline_seconds)
+            filling.begin(one.job(number, **own) for one in wanted for number in numbers)
+            for wave in _waves(
+                job for one in wanted for number in numbers if not filling.has(job := one.job(number, **own))
+            ):
+                judging = Judging(wave, verifier, settings, filling.keep, deadline_seconds=verify_deadline_seconds)
                 with judging.missing() as missing:
                     complete(backend, [job.request for job in missing], sampling, mode, judging.take)
             numbers = range(numbers.stop, min(numbers.stop + samples, most))
             wanted = _unfilled(until, columns_of(store), asked, stage) if until and numbers else []
-            total += len(wanted) * len(numbers)
         return columns_of(store)
+
+
+Key = tuple[str, str, int]
+"""Problem, edit and seed of a completion: what tells those of one stage apart."""
+
+
+@dataclass
+class _Filling:
+    """A store on its way: which completions it has, and how many of those asked for so far.
+
+    Attributes:
+        known: of this stage.
+        total, done: completions asked for, and those of them that are stored.
+    """
+
+    stored: Store
+    known: set[Key]
+    on_progress: Progress | None
+    total: int = 0
+    done: int = 0
+
+    def begin(self, jobs: Iterable[Job]) -> None:
+        """Count what is asked for next, and what of it is there."""
+        for job in jobs:
+            self.total += 1
+            self.done += self.has(job)
+        self._tell()
+
+    def has(self, job: Job) -> bool:
+        return (job.prompt_id, job.stored["edit"], job.request.seed) in self.known
+
+    def keep(self, rows: Sequence[EvaluationRow]) -> None:
+        self.stored.append(rows)
+        self.known.update((row.prompt_id, row.edit, row.seed) for row in rows)  # type: ignore[misc]
+        self.done += len(rows)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.on_progress:
+            self.on_progress(self.done, self.total)
 
 
 def render(
@@ -180,35 +201,7 @@ def fingerprint(tokenizer: Any) -> str:
     return hashlib.blake2b(content.encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
-@contextmanager
-def only_writer(path: Path) -> Iterator[None]:
-    """While this is open no other process samples into the store.
-
-    Raises:
-        UserError: another one does, or the folder cannot be written.
-    """
-    lock = path.with_name(f".{path.name}.lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise UserError(f"store={path} cannot be written ({error.strerror}): choose another one") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise UserError(
-            f"store={path} is being sampled into by another process: wait for it, or give each its own store"
-        ) from error
-    except OSError:
-        pass  # a file system without locks
-    try:
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _known(columns: Columns, stage: str) -> set[tuple[str, str, int]]:
+def _known(columns: Columns, stage: str) -> set[Key]:
     n = columns.numbers
     own = n["stage"] == stage
     return set(zip(*(n[name][own].tolist() for name in ("problem", "edit", "seed")), strict=True))

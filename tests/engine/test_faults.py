@@ -18,10 +18,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from concise_rl.commands.run_folder import prepare
+from concise_rl.commands.run_folder import prepare, run_lock
 from concise_rl.engine import checkpoint
 from concise_rl.engine.resuming import check_continues
-from concise_rl.engine.run_lock import run_lock
 from concise_rl.errors import UserError
 
 from .jobs import accelerate_launch, kill_group, run_to_end, start

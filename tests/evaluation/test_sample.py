@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from dataclasses import dataclass, replace
 
 import pytest
@@ -13,7 +14,8 @@ from concise_rl.evaluation import Evaluation, Mode
 from concise_rl.evaluation import judge as judging
 from concise_rl.evaluation.backends import Sampling, TransformersBackend
 from concise_rl.evaluation.columns import columns_of, samples_of
-from concise_rl.evaluation.sample import fingerprint, only_writer, sample
+from concise_rl.evaluation.sample import fingerprint, sample
+from concise_rl.files import sole_writer
 from concise_rl.methods import Edit, load_selector
 from concise_rl.options import Truncated
 
@@ -139,7 +141,8 @@ def test_a_store_is_refused_by_name(talker, tokenizer, tmp_path):
             run(talker, tokenizer, store, PROMPTS[:2], **change)
     with pytest.raises(UserError, match="with tokenizer="):
         run(talker, other, store, PROMPTS[:2])
-    with only_writer(store), pytest.raises(UserError, match="sampled into by another process"):
+    held = sole_writer(tmp_path / f".{store.name}.lock", "store", store, wait="wait")
+    with held, pytest.raises(UserError, match=f"store={store} is in use by process {os.getpid()}"):
         run(talker, tokenizer, store, PROMPTS[:2])
     with pytest.raises(UserError, match="cannot be written"):
         run(talker, tokenizer, "/proc/none/store.jsonl")
