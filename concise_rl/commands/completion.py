@@ -16,8 +16,12 @@ from concise_rl.errors import UserError
 from concise_rl.methods.registry import FOLDERS, RECIPES, SHELVES, recipe_names
 
 PACKAGE = Path(__file__).parents[1]
-TRAINED = SHELVES.keys() - {"selector"}
-"""Kinds of component that a run has fields of."""
+KINDS = {"train": SHELVES.keys() - {"selector"}, "select": {"selector"}}
+"""A command's kinds of component; the others have none."""
+
+SETTINGS = {"train": ("trainer", "trainer/grpo_config.py", "GRPOConfig")}
+SETTINGS |= {"tune": ("tuning", "trainer/sft_config.py", "SFTConfig")}
+"""Where a command's overrides of TRL's settings begin, and the file and class in trl that have them."""
 
 SCRIPTS = {
     "bash": """\
@@ -50,6 +54,7 @@ complete -c concise-rl -a '(concise-rl completion words (commandline -cp) 2>/dev
 }
 
 COMPOSED = {"train": "train", "plan": "train", "predict": "train", "replay": "train", "eval": "eval"}
+COMPOSED |= {"merge": "eval"} | {name: name for name in ("sample", "select", "tune")}
 """Commands that take overrides, and the file of defaults that says which there are."""
 
 
@@ -76,6 +81,8 @@ def words(line: str, commands: Iterable[str]) -> list[str]:
         return _fitting(last, names)
     if command == "completion":
         return _fitting(last, SCRIPTS)
+    if command == "pipeline":
+        return _fitting(last, [*(f"recipe={name}" for name in recipe_names("pipeline")), "dir=", "from=", "--list"])
     found = _overrides(last, COMPOSED[command]) if command in COMPOSED else []
     return found + (_fitting(last, recipe_names("method")) if command == "replay" else [])
 
@@ -89,14 +96,15 @@ def _overrides(last: str, config: str) -> list[str]:
     keys = {f"{name}=" for name in _flat(content) if not name.startswith(("hydra", "defaults"))}
     keys |= {f"{group}=" for group in _groups(content)}
     head, _, rest = key.partition(".")
-    if head == "trainer" and config == "train":
-        keys |= {f"trainer.{name}=" for name in trainer_fields()}
-    elif head in TRAINED and "." in rest:
+    kinds, (settings, *home) = KINDS.get(config, set()), SETTINGS.get(config, ("",))
+    if head == settings:
+        keys |= {f"{head}.{name}=" for name in trl_fields(*home)}
+    elif head in kinds and "." in rest:
         keys |= {f"{head}.{rest.partition('.')[0]}.{name}=" for name in component_fields(head, rest.partition(".")[0])}
-    elif head in TRAINED:
+    elif head in kinds:
         keys |= {f"{head}.{name}." for name in SHELVES[head]}
-    elif config == "train":
-        keys |= {f"{kind}." for kind in TRAINED}
+    else:
+        keys |= {f"{kind}." for kind in kinds}
     return _fitting(last, keys)
 
 
@@ -119,16 +127,13 @@ def component_fields(kind: str, name: str) -> list[str]:
     return _annotated(PACKAGE / "methods" / FOLDERS[kind] / f"{name}.py", SHELVES[kind][name])
 
 
-def trainer_fields() -> list[str]:
-    """The fields of `trl.GRPOConfig`, read from the files that define them."""
+def trl_fields(file: str, cls: str) -> list[str]:
+    """The fields of a configuration of trl, read from the files that define them."""
     found = []
-    for package, file, cls in (
-        ("trl", "trainer/grpo_config.py", "GRPOConfig"),
-        ("transformers", "training_args.py", "TrainingArguments"),
-    ):
+    for package, inside, name in (("trl", file, cls), ("transformers", "training_args.py", "TrainingArguments")):
         home = importlib.util.find_spec(package)
         if home is not None and home.submodule_search_locations:
-            found += _annotated(Path(next(iter(home.submodule_search_locations))) / file, cls)
+            found += _annotated(Path(next(iter(home.submodule_search_locations))) / inside, name)
     return found
 
 
