@@ -18,10 +18,10 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_N
 os.environ |= {"COLUMNS": "1000", "DS_ACCELERATOR": "cpu", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
 STEPS, SAVE_STEPS = 8, 2
-RUN = [
+RUN = [  # each prompt comes twice, so that there is a history to compare with
     "method=hapo", "trainer.per_device_train_batch_size=8", "trainer.num_generations=4",
     "trainer.max_completion_length=48", f"trainer.max_steps={STEPS}", f"trainer.save_steps={SAVE_STEPS}",
-    "trainer.learning_rate=1e-4", "evaluation.problems=4", "run.progress=false", "resume=auto",
+    "trainer.learning_rate=1e-4", "data.train_size=8", "evaluation.problems=4", "run.progress=false", "resume=auto",
 ]  # fmt: skip
 TIMES = ("time", "step_time", "generate_seconds")
 ROOT = Path(__file__).parent.parent
