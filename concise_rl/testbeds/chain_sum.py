@@ -31,8 +31,8 @@ _SPLITS = ("train", "test")
 
 
 def operands(question: str) -> list[int]:
-    """The signed operands of a question: `7a+4b-3=` gives `[7, 4, -3]`."""
-    return [int(term) for term in re.findall(r"[+-]?\d+", question)]
+    """The signed operands of a question: `7a+4b-3=` gives `[7, 4, -3]`, whatever an edit put behind it."""
+    return [int(term) for term in re.findall(r"[+-]?\d+", question.partition("=")[0])]
 
 
 def answer(question: str) -> str:

@@ -58,9 +58,9 @@ class Total:
 
 
 def totals(question: str) -> list[int]:
-    """The totals after 0, 1, ..., n operations: `7a+4b-3=` gives `[7, 11, 8]`."""
+    """The totals after 0, 1, ..., n operations: `7a+4b-3=` gives `[7, 11, 8]`, whatever an edit put behind it."""
     found: list[int] = []
-    for term in re.findall(r"[+-]?\d+", question):
+    for term in re.findall(r"[+-]?\d+", question.partition("=")[0]):
         found.append((found[-1] if found else 0) + int(term))
     return found
 

@@ -12,8 +12,10 @@ import torch
 
 from concise_rl.assets import REASONERS
 from concise_rl.errors import DataError
-from concise_rl.testbeds import RunningTotal, WhichSum
-from concise_rl.testbeds.beds import merging_law
+from concise_rl.methods.edits.wording import edited
+from concise_rl.methods.registry import SHELVES, component
+from concise_rl.testbeds import TESTBEDS, RunningTotal, WhichSum
+from concise_rl.testbeds.beds import BEDS, merging_law
 from concise_rl.testbeds.forcing import Forcer, force_composition
 from concise_rl.testbeds.laws import (
     Level,
@@ -198,3 +200,15 @@ def test_the_checks_of_the_shipped_reasoner_of_bed_s_are_right_as_its_law_says()
     some = [p for p in WhichSum().load("law") if p.columns["difficulty"] == 3][:12]
     found = measure_checks(*load_checkpoint(folder), some)["3"]
     assert found[0] == pytest.approx(stored["checks_right"]["3"][0], abs=0.02)
+
+
+@pytest.mark.parametrize("bed", BEDS)
+@pytest.mark.parametrize("name", SHELVES["edit"])
+def test_a_bed_finds_its_question_under_the_words_of_an_edit(bed, name):
+    prompts = TESTBEDS[bed]().load("test")[:20]
+    edit = component("edit", name)()
+    asked = [edited(edit, prompt, 0).messages[-1]["content"] for prompt in prompts]
+    plain = [prompt.messages[-1]["content"] for prompt in prompts]
+    assert BEDS[bed].frontier(asked) == BEDS[bed].frontier(plain)
+    said = "<think></think>0"
+    assert BEDS[bed].behaviour([(q, said) for q in asked]) == BEDS[bed].behaviour([(q, said) for q in plain])
