@@ -65,6 +65,12 @@ class Tuner(Resumable):
 class SFT(Tuner, SFTTrainer):
     """The mean negative log-prob of the completions' tokens."""
 
+    def __init__(self, model: Any, *, args: SFTConfig, **kwargs: Any) -> None:
+        # Left to itself TRL spares only the prompts that it cut into tokens itself; these rows come as tokens.
+        if args.completion_only_loss is None:
+            args.completion_only_loss = True
+        super().__init__(model, args=args, **kwargs)
+
 
 class Weighted(SFT):
     """O1-Pruner: rows pull the policy towards them or away, by weight, within a clip of the model that it began with.

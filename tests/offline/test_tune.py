@@ -70,6 +70,15 @@ def test_a_run_that_goes_on_is_the_run_that_never_stopped(recipe, tmp_path):
         assert torch.equal(weight, resumed.model.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("recipe", ["sft", "weighted"])
+def test_prompts_are_read_and_not_learnt(recipe, tmp_path):
+    made = trainer(recipe, tmp_path, rows_of(recipe))
+    rows = [made.train_dataset[n] for n in range(len(ROWS))]
+    for labels, row in zip(made.data_collator(rows)["labels"].tolist(), ROWS, strict=True):
+        ids = [*made.processing_class.encode(row["completion"]), made.processing_class.eos_token_id]
+        assert [label for label in labels if label != -100] == ids
+
+
 def test_other_rows_are_another_run(tmp_path):
     first = trainer("sft", tmp_path, rows_of("sft"), steps=2)
     first.rows = "one"
