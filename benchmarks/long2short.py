@@ -13,6 +13,7 @@ import argparse
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -30,6 +31,9 @@ TUNED = {
     "O1-Pruner, weighted": ("o1_pruner", "weighted", ["tuning.learning_rate=1e-4", "tuning.num_train_epochs=3"]),
 }
 """What is compared: selector, recipe, and what the embedded model needs in place of a language model's settings."""
+
+HEADER = ["", "seeds", "accuracy", "tokens", "tokens by seed", "accuracy, points", "tokens, %", "sampled, thousand",
+          "trained, thousand"]  # fmt: skip
 
 
 def call(*words: str) -> None:
@@ -65,13 +69,13 @@ def cost(run: Path) -> tuple[int, int]:
     return tokens, round(sum(line["mean_tokens"] * size * (1 - line["zero_credit_frac"]) for line in lines))
 
 
-def row(name: str, runs: list[Path]) -> list[str]:
-    """One line of the table: the seeds pooled, each problem with all its samples."""
+def row(name: str, runs: list[Path], spent: Callable[[Path], tuple[int, int]] = cost) -> list[str]:
+    """One line of the table: the seeds pooled, each problem with all its samples; `spent` is what a run took."""
     before = Evaluation.pooled([Evaluation.load(run / "evaluation-before.jsonl") for run in runs])
     after = Evaluation.pooled([Evaluation.load(run / "evaluation-after.jsonl") for run in runs])
     found, change = after.summary(), difference(before, after)
     each = [read_summary(run)["after"]["mean_tokens"] for run in runs]
-    sampled, trained = (sum(column) / len(runs) for column in zip(*map(cost, runs), strict=True))
+    sampled, trained = (sum(column) / len(runs) for column in zip(*map(spent, runs), strict=True))
 
     return [
         name, str(len(runs)), f"{100 * found['accuracy']:.1f} %", f"{found['mean_tokens']:.1f}",
@@ -83,8 +87,6 @@ def row(name: str, runs: list[Path]) -> list[str]:
 
 def page(folder: Path, seeds: list[int]) -> str:
     """The Markdown of docs/results/long2short.md."""
-    header = ["", "seeds", "accuracy", "tokens", "tokens by seed", "accuracy, points", "tokens, %",
-              "sampled, thousand", "trained, thousand"]  # fmt: skip
     rows = []
     for name, stem in [*((name, found[0]) for name, found in TUNED.items()), ("HAPO, as released", "hapo")]:
         runs = [folder / f"{stem}-{seed}" for seed in seeds if (folder / f"{stem}-{seed}" / "summary.json").exists()]
@@ -95,7 +97,7 @@ def page(folder: Path, seeds: list[int]) -> str:
         "run; HAPO for comparison. 512 test problems, temperature 1. Changes are paired by problem; [...] is the 95 %\n"
         "interval over problems. Sampled tokens: of the store, which all selections of a seed share, or of the\n"
         "rollouts.\n\n"
-        + markdown_table([header, *rows])
+        + markdown_table([HEADER, *rows])
         + f"\n`python benchmarks/long2short.py`, {processor()}, two-core virtual machine,\n"
         f"{time.strftime('%Y-%m-%d')}, commit {commit()}.\n"
     )

@@ -10,5 +10,7 @@ _HERE = Path(__file__).parent
 TINY = _HERE / "tiny"
 """Sums that are re-checked for nothing (`data=chain_sum`)."""
 
-REASONERS: dict[str, Path] = {name: _HERE / name for name in ("tiny", "tiny_running_total", "tiny_which_sum")}
+_NAMES = ("tiny", "tiny_running_total", "tiny_which_sum", "tiny_efforts")
+
+REASONERS: dict[str, Path] = {name: _HERE / name for name in _NAMES}
 """By name; beside the weights of a test bed lies its law (`law.json`)."""

@@ -18,8 +18,9 @@ from concise_rl.commands.evaluation import check_eval, evaluate
 from concise_rl.commands.run_folder import check_not_trained_on
 from concise_rl.commands.train import quiet_libraries
 from concise_rl.data import DataSource, Prompt
+from concise_rl.data.efforts import Level
 from concise_rl.errors import UserError, printable
-from concise_rl.methods.edits.effort import Level, PromptEffort
+from concise_rl.methods.edits.effort import PromptEffort
 from concise_rl.verifiers import Verifier
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from concise_rl.data.efforts import Level
 from concise_rl.evaluation.evaluate import Evaluation
-from concise_rl.methods.edits.effort import Level, PromptEffort
+from concise_rl.methods.edits.effort import PromptEffort
 from concise_rl.options import choose
 
 POINT = ("accuracy", "accuracy_interval", "mean_tokens", "mean_tokens_interval")

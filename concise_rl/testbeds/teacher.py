@@ -7,8 +7,11 @@ its habits never depend on what the right answer is: a policy that has learnt th
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
+
+from concise_rl.data.efforts import WORDS, Level
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 
@@ -25,6 +28,27 @@ class Teacher(Protocol):
     def traces(self, n_traces: int, rng: random.Random) -> Iterator[Trace]:
         """Endless traces from the train side; `n_traces` are going to be read, for a share of them to differ."""
         ...
+
+
+@dataclass
+class AtEfforts:
+    """Teaches several efforts at once: a question asks for a level in its words, and the level's own teacher answers.
+
+    Attributes:
+        teachers: by level; the levels are equally likely.
+    """
+
+    teachers: Mapping[Level, Teacher]
+
+    def traces(self, n_traces: int, rng: random.Random) -> Iterator[Trace]:
+        """Endless traces from the train side."""
+        streams = [
+            (WORDS[level], own.traces(n_traces // len(self.teachers), rng)) for level, own in self.teachers.items()
+        ]
+        while True:
+            words, stream = rng.choice(streams)
+            question, completion = next(stream)
+            yield question + words, completion
 
 
 def with_rechecks(

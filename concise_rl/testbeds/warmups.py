@@ -13,12 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from concise_rl.assets import TINY
+from concise_rl.assets import REASONERS, TINY
+from concise_rl.data.efforts import Level
 from concise_rl.errors import UserError
 from concise_rl.testbeds.chain_sum import Overthinking
 from concise_rl.testbeds.gym import CountBits, GymOverthinking, SpellBackward
 from concise_rl.testbeds.laws import load_checkpoint, measure_checks, measure_law
 from concise_rl.testbeds.running_total import Merging, RunningTotal, measured_problems
+from concise_rl.testbeds.teacher import AtEfforts
 from concise_rl.testbeds.warmup import WarmupConfig, run_warmup
 from concise_rl.testbeds.which_sum import RANK_LAW, Checking, WhichSum
 
@@ -49,6 +51,23 @@ The first stage alone leaves totals of two operations at a third to two thirds o
 every total to pay.
 """
 
+EFFORTS = (
+    replace(
+        _M,
+        teacher=AtEfforts(
+            {
+                Level.low: Merging(jump_weights=(1, 2, 3, 4, 5, 6, 7, 8)),
+                Level.medium: Merging(jump_weights=(3, 1)),
+                Level.high: Merging(jump_weights=(1.0,)),
+            }
+        ),
+        steps=3000,
+        like_length=False,
+        start=str(REASONERS["tiny_running_total"]),
+    ),
+)
+"""From the reasoner of the bed, which merges operations at any prompt: merge many, some or none, as the prompt asks."""
+
 _S = WarmupConfig(data=WhichSum(), max_new_tokens=128)
 _HABITS = replace(
     _S,
@@ -74,6 +93,7 @@ _GYM = WarmupConfig(steps=3000, start=str(TINY))
 WARMUPS: dict[str, tuple[WarmupConfig, ...]] = {
     "chain_sum": CHAIN_SUM,
     "running_total": RUNNING_TOTAL,
+    "efforts": EFFORTS,
     "which_sum": WHICH_SUM,
     "count_bits": (replace(_GYM, data=CountBits(), teacher=GymOverthinking("count_bits")),),
     "spell_backward": (replace(_GYM, data=SpellBackward(), teacher=GymOverthinking("spell_backward")),),

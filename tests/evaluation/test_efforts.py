@@ -11,10 +11,10 @@ from rich.console import Console
 
 from concise_rl.commands.config import compose
 from concise_rl.commands.evaluate import evaluate_task, load_backend, planned
+from concise_rl.data.efforts import WORDS, Level
 from concise_rl.errors import UserError
 from concise_rl.evaluation import Evaluation
 from concise_rl.evaluation.efforts import effort_levels, effort_sweep
-from concise_rl.methods.edits.effort import WORDS, Level
 from concise_rl.methods.edits.wording import edited
 from concise_rl.reporting.compare.load import load_entries
 from concise_rl.reporting.compare.pictures import effort_charts, looks

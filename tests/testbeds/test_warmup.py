@@ -17,7 +17,7 @@ from concise_rl.errors import UserError
 from concise_rl.testbeds import ChainSum
 from concise_rl.testbeds.chain_sum import Overthinking, answer, oracle_completion, oracle_tokens, split_of
 from concise_rl.testbeds.teacher import RECHECK
-from concise_rl.testbeds.warmup import WarmupConfig, build_tokenizer, measure, run_warmup
+from concise_rl.testbeds.warmup import WarmupConfig, build_tokenizer, earlier_record, measure, run_warmup
 from concise_rl.testbeds.warmups import WARMUPS, make, run_stages
 from concise_rl.verifiers import Exact
 
@@ -166,7 +166,12 @@ def test_the_shipped_checkpoint_starts_where_its_record_says(shipped):
 
 @pytest.mark.parametrize(
     ("name", "task"),
-    [("tiny", "chain_sum"), ("tiny_running_total", "running_total"), ("tiny_which_sum", "which_sum")],
+    [
+        ("tiny", "chain_sum"),
+        ("tiny_running_total", "running_total"),
+        ("tiny_which_sum", "which_sum"),
+        ("tiny_efforts", "efforts"),
+    ],
 )
 def test_each_shipped_checkpoint_is_made_by_its_stages(name, task):
     """All fields that make weights, stage by stage; `data` also sizes the splits, of which a teacher draws freely."""
@@ -178,8 +183,9 @@ def test_each_shipped_checkpoint_is_made_by_its_stages(name, task):
     for stage in reversed(WARMUPS[task]):
         assert making(recorded) == making(json.loads(json.dumps(asdict(stage))))
         recorded = recorded["start"]
-    # The first stage starts from nothing, or from the reasoner that the package ships.
-    assert recorded == (json.loads((TINY / "warmup.json").read_text())["config"] if WARMUPS[task][0].start else "")
+    # The first stage starts from nothing, or from a reasoner that the package ships.
+    start = WARMUPS[task][0].start
+    assert recorded == (earlier_record(start) if start else "")
 
 
 def test_the_first_stage_alone_decides_what_a_warm_up_starts_from(tmp_path):

@@ -4,30 +4,14 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from enum import Enum
 
 from concise_rl.data.base import Prompt
+from concise_rl.data.efforts import WORDS, Level
 from concise_rl.errors import UserError
 from concise_rl.methods.contracts import Edit
 from concise_rl.methods.edits.wording import ask
 from concise_rl.methods.shapers.effort import LOW_EFFORT
 from concise_rl.options import choose
-
-
-class Level(str, Enum):
-    """How much a prompt asks the model to think; `high` is the mode without words."""
-
-    low = "low"
-    medium = "medium"
-    high = "high"
-
-
-WORDS = {
-    Level.low: "\n\n{reasoning effort: low}",
-    Level.medium: "\n\n{reasoning effort: efficient}",
-    Level.high: "",
-}
-"""Behind the last user turn, as the chat templates of Nemotron 3 Super (low) and Ultra (medium) put it."""
 
 
 @dataclass

@@ -1,0 +1,112 @@
+"""What the reasoner that reads efforts does at each, and what TOPS and RL at low effort make of it.
+
+    python benchmarks/efforts.py                 # about seven minutes of one core
+    python benchmarks/efforts.py --table         # trains nothing: page and picture from the runs that are there
+
+TOPS is `concise-rl pipeline recipe=tops`, three seeds; its control tunes on a random right answer of the same store,
+with the plain prompt too. RL is `method=effort`, one seed. What is there is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.cells import ROOT, commit, processor
+from benchmarks.leaderboard import with_interval
+from benchmarks.long2short import HEADER, call, cost, row
+from concise_rl.reporting.run_log import read_summary
+from concise_rl.reporting.summary import markdown_table
+
+MODEL = ("model=tiny_efforts", "data=running_total")
+MODELS = {"start": "", "TOPS": "tops-0/tops", "RL": "effort-0"}
+"""Whose levels are shown, and the run that made them."""
+
+
+def make(folder: Path, seeds: list[int]) -> None:
+    """All runs that are not there yet, and each model's evaluation at the levels."""
+    for seed in seeds:
+        made = folder / f"tops-{seed}"
+        call("pipeline", "recipe=tops", f"dir={made}", f"seed={seed}")
+        rows, run = made / "random.jsonl", made / "random"
+        if not (run / "summary.json").exists():
+            call(
+                "select",
+                "selector=random_right",
+                "prompt=plain",
+                f"stores={made}/tag.jsonl",
+                f"out={rows}",
+                f"seed={seed}",
+            )
+            rates = ("tuning.learning_rate=1e-4", "tuning.num_train_epochs=3")
+            call("tune", *MODEL, f"rows={rows}", f"run.dir={run}", f"seed={seed}", *rates, "overwrite=true")
+    if not (folder / "effort-0" / "summary.json").exists():
+        call("train", "method=effort", *MODEL, "shaper.effort.ub=10", f"run.dir={folder}/effort-0", "overwrite=true")
+    for name, stem in MODELS.items():
+        path = (f"model.path={folder}/{stem}/model",) if stem else ()
+        levels = "sweep.efforts=[low,medium,high]"
+        call("eval", MODEL[0], *path, "benchmark=running_total", levels, f'out="{folder}/levels/{name}"')
+    call("compare", *(f"{folder}/levels/{name}" for name in MODELS), "--out", str(folder / "compare.html"))
+
+
+def whole(run: Path) -> tuple[int, int]:
+    """Tokens sampled and trained on by a run on the tag model's answers, with those that made the tag model."""
+    (sampled, trained), (before, taught) = cost(run), cost(run.parent / "tag")
+    return sampled + before, trained + taught
+
+
+def at_levels(folder: Path) -> list[list[str]]:
+    """A line a model, a column a level."""
+    lines = []
+    for name in MODELS:
+        points: list[dict[str, Any]] = read_summary(folder / "levels" / name / "running_total")["effort_curve"][
+            "points"
+        ]
+        cells = (
+            f"{with_interval(p, 'accuracy', '.1f', 100)} at {with_interval(p, 'mean_tokens', '.1f')}" for p in points
+        )
+        lines.append([name, *cells])
+    return lines
+
+
+def page(folder: Path, seeds: list[int]) -> str:
+    """The Markdown of docs/results/efforts.md."""
+    runs = {name: [folder / f"tops-{seed}" / stem for seed in seeds] for name, stem in
+            (("TOPS: least effort that is right, SFT", "tops"), ("random right, SFT", "random"))}  # fmt: skip
+    return (
+        "# The reasoner that reads efforts\n\n"
+        "`model=tiny_efforts` on `running_total`, 512 test problems, temperature 1; [...] is the 95 % interval over\n"
+        "problems. Accuracy in %, at so many tokens, by the level that is asked for; `high` adds no words:\n\n"
+        + markdown_table([["", "low", "medium", "high"], *at_levels(folder)])
+        + "\n![accuracy against tokens at low, medium and high effort](efforts.svg)\n\n"
+        "TOPS and RL are seed 0. RL is `method=effort shaper.effort.ub=10`, 120 steps of 16 prompts x 8 completions,\n"
+        "half of the prompts asked for low effort. TOPS and its control, a random right answer of the same store, at\n"
+        "plain prompts; what was sampled and trained on counts all stages, the tag model's too:\n\n"
+        + markdown_table([HEADER, *(row(name, own, whole) for name, own in runs.items())])
+        + f"\n`python benchmarks/efforts.py`, {processor()}, two-core virtual machine,\n"
+        f"{time.strftime('%Y-%m-%d')}, commit {commit()}.\n"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "efforts")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "efforts.md")
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    folder = options.runs.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    if not options.table:
+        make(folder, options.seeds)
+    options.out.write_text(page(folder, options.seeds))
+    shutil.copyfile(folder / "compare-figures" / "effort.svg", options.out.with_suffix(".svg"))
+
+
+if __name__ == "__main__":
+    main()
