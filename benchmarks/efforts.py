@@ -64,9 +64,8 @@ def at_levels(folder: Path) -> list[list[str]]:
     """A line a model, a column a level."""
     lines = []
     for name in MODELS:
-        points: list[dict[str, Any]] = read_summary(folder / "levels" / name / "running_total")["effort_curve"][
-            "points"
-        ]
+        summary = read_summary(folder / "levels" / name / "running_total")
+        points = summary["effort_curve"]["points"]
         cells = (
             f"{with_interval(p, 'accuracy', '.1f', 100)} at {with_interval(p, 'mean_tokens', '.1f')}" for p in points
         )

@@ -1,4 +1,4 @@
-"""The reasoner that reads efforts: how its teacher writes, and that more effort is more tokens and more right answers."""
+"""The reasoner that reads efforts: how its teacher writes, and that more effort is more tokens and fewer errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_each_level_is_asked_in_its_words_and_answered_by_its_own_teacher():
 
 
 def test_the_shipped_reasoner_takes_more_tokens_and_is_right_oftener_at_each_higher_effort():
-    """128 problems: 65, 85 and 98 % at 6.7, 12.1 and 14.4 tokens. Greedy, medium would write every total, as high does."""
+    """128 problems: 65, 85, 98 % at 6.7, 12.1, 14.4 tokens. Greedy, medium would write every total, as high does."""
     model, tokenizer = load_checkpoint(REASONERS["tiny_efforts"])
     prompts = RunningTotal(test_size=128).load("test")
     found = [
