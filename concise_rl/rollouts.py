@@ -253,12 +253,15 @@ class StepSink(Protocol):
         """Once an optimizer step, after it; `step` counts from 1."""
 
 
+def think_end_position(token_ids: Sequence[int], think_end_id: int | None) -> int:
+    """Where the first think-end tag stands among all tokens; behind the last one where there is none."""
+    try:
+        return len(token_ids) if think_end_id is None else token_ids.index(think_end_id)
+    except ValueError:
+        return len(token_ids)
+
+
 def think_length(token_ids: Sequence[int], think_end_id: int | None, sampled: Sequence[bool] | None = None) -> int:
     """Sampled tokens before the first think-end tag, whoever put it there; all of them where there is none."""
-    chosen = [True] * len(token_ids) if sampled is None else sampled
-    length = 0
-    for token, own in zip(token_ids, chosen, strict=True):
-        if token == think_end_id:
-            return length
-        length += bool(own)
-    return length
+    end = think_end_position(token_ids, think_end_id)
+    return end if sampled is None else sum(map(bool, sampled[:end]))

@@ -21,7 +21,7 @@ from concise_rl.methods.texts import (
     necessary_share,
     thought_of,
 )
-from concise_rl.rollouts import LocalRollout, TokenVocabulary, think_length
+from concise_rl.rollouts import LocalRollout, TokenVocabulary, think_end_position, think_length
 from concise_rl.verifiers import Verdict
 
 
@@ -157,7 +157,7 @@ def _signals(rows: Sequence[LocalRollout], vocabulary: TokenVocabulary, needs: C
     if "mean_entropy" in needs:
         signals["mean_entropy"] = torch.tensor([_mean(row, 0, None) for row in rows], dtype=torch.float64)
     if PHASE_FIELDS & set(needs):
-        ends = [_position(row.token_ids, vocabulary.think_end_id) for row in rows]
+        ends = [think_end_position(row.token_ids, vocabulary.think_end_id) for row in rows]
         think = [_mean(row, 0, end) for row, end in zip(rows, ends, strict=True)]
         answer = [_mean(row, end + 1, None) for row, end in zip(rows, ends, strict=True)]
         signals["think_entropy"] = torch.tensor(think, dtype=torch.float64)
@@ -167,11 +167,6 @@ def _signals(rows: Sequence[LocalRollout], vocabulary: TokenVocabulary, needs: C
             ragged = [torch.from_numpy(_sampled_only(row, getattr(row, name))) for row in rows]
             signals[name] = torch.nn.utils.rnn.pad_sequence(ragged, batch_first=True)
     return signals
-
-
-def _position(token_ids: Sequence[int], think_end_id: int | None) -> int:
-    """Where the first think-end tag stands among all tokens; behind the last one where there is none."""
-    return next((n for n, token in enumerate(token_ids) if token == think_end_id), len(token_ids))
 
 
 def _mean(row: LocalRollout, start: int, end: int | None) -> float:

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 import signal
+import zlib
 from collections.abc import Iterator
 from itertools import islice
 from types import SimpleNamespace
@@ -83,7 +84,25 @@ def test_every_float_survives(rewards: list[float], tokens: list[float]) -> None
 def test_padding_is_not_stored() -> None:
     batch = fake_batch(3)
     stored = batch_to_json(batch)["entropies"]["rows"]
-    assert [len(base64.b64decode(row)) // 4 for row in stored] == batch.lengths.tolist()
+    assert [len(zlib.decompress(base64.b64decode(row))) // 4 for row in stored] == batch.lengths.tolist()
+
+
+def test_token_fields_that_were_not_packed_are_read() -> None:
+    batch = fake_batch(3)
+    content = batch_to_json(batch)
+    for name in ("entropies", "logprobs"):
+        field = content[name]
+        del field["packed"]
+        field["rows"] = [base64.b64encode(zlib.decompress(base64.b64decode(r))).decode() for r in field["rows"]]
+    assert_same(batch, batch_from_json(content))
+
+
+@pytest.mark.parametrize("packed", [zlib.compress(b"\0" * 10**7), zlib.compress(b"\0" * 8)[:-1], b"no zlib"])
+def test_a_row_that_is_too_long_or_torn_is_refused(packed: bytes) -> None:
+    content = batch_to_json(fake_batch(3))
+    content["entropies"]["rows"][0] = base64.b64encode(packed).decode()
+    with pytest.raises(ValueError, match="row of more than|not zlib"):
+        batch_from_json(content)
 
 
 @pytest.mark.parametrize("token_credit", [False, True])
