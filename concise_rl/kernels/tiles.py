@@ -226,7 +226,8 @@ def multiply_add(total: Tensor, a: Tensor, b: Tensor) -> None:
 
 ONEDNN_INNER = 128
 """Products that become logits are summed by so many terms: oneDNN adds all terms of an entry in one chain, which at
-H = 896 makes log-probs of peaked rows wrong by 1.0e-5, in blocks of 128 by 3.3e-6 (MKL: 3.4e-6) for a fifth more time."""
+H = 896 makes log-probs of peaked rows wrong by 1.0e-5; in blocks of 128 by 3.3e-6 (MKL: 3.4e-6), in a fifth more time.
+"""
 
 
 def _by_onednn(a: Tensor) -> bool:
