@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks import board, leaderboard, stored
 from benchmarks.cells import ROOT, Cell, train_all
+from benchmarks.fits import of_task
 from benchmarks.leaderboard import Row, row_of
 from benchmarks.reasoners import REASONERS, prepare
 from concise_rl.methods.registry import method_names
@@ -81,20 +82,9 @@ GROUP_SIZES = (2, 4)
 GROUPED = ("grpo", "hapo", "kimi")
 
 
-def of_levels(method: str, task: str) -> tuple[str, ...]:
-    """What a method's recipe needs to know of the task's levels of difficulty."""
-    if method != "gui_g1":
-        return ()
-    prefix = "advantage.difficulty_weighted"
-    levels = REASONERS[task].levels
-    if levels is None:
-        return (f"{prefix}.kind=pass_rate", *(f"{prefix}.{name}=null" for name in ("column", "minimum", "maximum")))
-    return (f"{prefix}.minimum={levels[0]}", f"{prefix}.maximum={levels[1]}")
-
-
 def cells_of(task: str, methods: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
     """The leaderboard of a task, seed by seed."""
-    return [Cell(task, method, seed, overrides=of_levels(method, task)) for seed in seeds for method in methods]
+    return [Cell(task, method, seed, overrides=of_task(method, task)) for seed in seeds for method in methods]
 
 
 def competing(task: str, methods: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
@@ -131,7 +121,7 @@ def swept(methods: Sequence[str], seed: int) -> list[tuple[Cell, float]]:
                 override = coefficient.override.format(value)
                 own = value == coefficient.default
                 setting = "" if own else f"{coefficient.name.replace(' ', '_')}={value:g}"
-                overrides = of_levels(method, SWEPT) + (() if own else (override,))
+                overrides = of_task(method, SWEPT) + (() if own else (override,))
                 found.append((Cell(SWEPT, method, seed, setting, overrides), value))
     return found
 

@@ -237,7 +237,8 @@ def _by_onednn(a: Tensor) -> bool:
 @functools.cache
 def _mkl_is_slow() -> bool:
     """On AMD with AVX-512: there oneDNN takes half the time of MKL in float32 (measured on a Zen 5 alone)."""
-    if not (torch.backends.mkldnn.is_available() and hasattr(torch.cpu, "get_capabilities")):
+    there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    if not (there and hasattr(torch.cpu, "get_capabilities")):
         return False
     known = torch.cpu.get_capabilities()
     return "AMD" in known.get("cpu_name", "") and known.get("avx512_f", False)
