@@ -153,6 +153,7 @@ class LocalRollout:
             begins; the loss takes it as the old log-probability. A sampler that draws says `needs` logprobs.
         finish: how it ended; None: as its last token says.
         sampler_logprobs: of its tokens under the engine that sampled them, 0 where nothing was sampled; or None.
+        version: optimizer steps that the weights had taken which sampled it; None: those that learn from it.
         costs: what it cost besides tokens (`context_tokens`, `turns`).
         parts: row values that the sampler knows, such as which budget a row had.
         entropies, logprobs: (len(token_ids),) float32 in nats, or None where no component asked.
@@ -171,6 +172,7 @@ class LocalRollout:
     drawn: Mapping[int, float] = field(default_factory=dict)
     finish: Finish | None = None
     sampler_logprobs: Sequence[float] | None = None
+    version: int | None = None
     costs: Mapping[str, float] = field(default_factory=dict)
     parts: Mapping[str, float] = field(default_factory=dict)
     entropies: np.ndarray | None = None

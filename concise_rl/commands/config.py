@@ -216,6 +216,11 @@ def distill_of(config: DictConfig) -> Distillation | None:
         raise UserError(
             "distill has no KL term to a reference and no entropy bonus: set trainer.beta=0, entropy_coef=0"
         )
+    if config.trainer.get("max_staleness") is not None:
+        raise UserError(
+            f"distill has no ratios, so it cannot correct for weights {config.trainer.max_staleness} steps old: set "
+            "engine=sync"
+        )
     try:
         return Distillation(**plain(config.distill))
     except TypeError as error:

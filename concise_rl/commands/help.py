@@ -33,7 +33,7 @@ usage: concise-rl eval [KEY=VALUE ...]
 }
 
 GROUPS = {
-    "train": ("method", "model", "data", "run", "peft", "tracking"),
+    "train": ("method", "model", "data", "run", "engine", "peft", "tracking"),
     "eval": ("model", "benchmark", "mode", "backend"),
 }
 

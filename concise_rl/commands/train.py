@@ -62,6 +62,7 @@ def run(config: DictConfig) -> None:
 
     from accelerate import PartialState
 
+    from concise_rl.engine.async_trainer import check_async
     from concise_rl.engine.groups import check_teaching
     from concise_rl.engine.reference import check_moving
     from concise_rl.engine.trainer import ConciseConfig
@@ -73,7 +74,9 @@ def run(config: DictConfig) -> None:
     # The trained model is pushed at the end, with its card; the trainer would push every checkpoint.
     args = ConciseConfig(output_dir=str(folder), **configuration.trainer_fields(config) | {"push_to_hub": False})
     check_window_of(validation, args)
-    check_teaching(method, configuration.teaching_of(config), args.num_generations)
+    teaching = configuration.teaching_of(config)
+    check_teaching(method, teaching, args.num_generations)
+    check_async(args, method, teaching, adapter=config.peft is not None)
     check_moving(args, adapter=config.peft is not None)
     PartialState()  # names the ranks
     in_own_folder(config, folder, lambda signals: run_locked(config, args, folder, method, signals))
@@ -183,10 +186,12 @@ def train_and_evaluate(
     config: DictConfig, args: Any, session: Any, start: Start, method: Method, signals: StopSignals
 ) -> None:
     """Load, evaluate, train, save, evaluate, report."""
+    from concise_rl.engine.async_sampler import SamplerProcess
     from concise_rl.model.loading import load_policy, load_tokenizer, whole
     from concise_rl.ranks import first_decides
 
     folder = session.folder
+    ahead = [] if args.max_staleness is None else [SamplerProcess()]  # starts while this process loads
     verifier = configuration.verifier_of(config)
     tokenizer = load_tokenizer(config.model)
     train, test, watched = checked_prompts(config, args, method, tokenizer, verifier, start, session.progress.message)
@@ -198,7 +203,8 @@ def train_and_evaluate(
         return load_policy(config.model, config.peft, session.warn)
 
     def build(model: Any) -> Any:
-        trainer = build_trainer(config, args, model, tokenizer, train, sinks=session.sinks)
+        sampler = ahead.pop() if ahead else None  # a trainer that is built anew starts its own
+        trainer = build_trainer(config, args, model, tokenizer, train, sinks=session.sinks, sampler=sampler)
         evaluations.watch(trainer, signals)
         return trainer
 

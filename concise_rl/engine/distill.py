@@ -103,6 +103,8 @@ class DistillingTrainer(ConciseTrainer):
     def __init__(self, *args: Any, distill: Distillation, **kwargs: Any) -> None:
         self.distill = distill
         super().__init__(*args, **kwargs)
+        if self.args.max_staleness is not None:
+            raise UserError("distill has no ratios to correct for older weights: leave out max_staleness")
         if self._sharded or self.is_deepspeed_enabled:
             raise UserError("distill copies the policy's weights, which DeepSpeed and FSDP hold in shards: use DDP")
         self._share_prompts = self._drop_idle_rows = False

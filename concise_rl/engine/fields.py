@@ -75,7 +75,16 @@ class LeanConfig(GRPOConfig):
 
 @dataclass
 class ConciseConfig(LeanConfig):
-    """`LeanConfig` for a trainer whose rewards and credit are those of shapers and an advantage."""
+    """`LeanConfig` for a trainer whose rewards and credit are those of shapers and an advantage.
+
+    Attributes:
+        max_staleness: optimizer steps that the weights which sample a row may be behind those that learn from it; a
+            process of its own samples ahead by so many. None samples in the trainer's process, step by step.
+    """
+
+    max_staleness: int | None = field(
+        default=None, metadata={"help": "Optimizer steps that a process of its own samples ahead."}
+    )
 
     refused: ClassVar[dict[str, str]] = LeanConfig.refused | {
         "mask_truncated_completions": (
@@ -100,7 +109,8 @@ class ConciseConfig(LeanConfig):
         """
         args = cls("concise-rl-run") if args is None else args
         config = cls.__new__(type(args) if isinstance(args, cls) else cls)
-        config.__dict__.update({"max_tokens_per_microbatch": cls.max_tokens_per_microbatch} | vars(args))
+        own = {"max_tokens_per_microbatch": cls.max_tokens_per_microbatch, "max_staleness": cls.max_staleness}
+        config.__dict__.update(own | vars(args))
         decided = {name for kind in ("the loss", "sampling") for name in EFFECTIVE[kind].split()}
         for name in sorted(decided & recipe.keys()):
             if not is_set(config, name):
@@ -129,14 +139,17 @@ EFFECTIVE: dict[str, str] = {
     "sampling": (
         "num_generations num_generations_eval max_completion_length temperature top_p top_k min_p repetition_penalty "
         "generation_kwargs cache_implementation chat_template_kwargs ds3_gather_for_generation "
-        "use_transformers_continuous_batching transformers_continuous_batching_config use_transformers_paged"
+        "use_transformers_continuous_batching transformers_continuous_batching_config use_transformers_paged "
+        "max_staleness"
     ),
     "sampling with vLLM": (
         "use_vllm vllm_mode vllm_model_impl vllm_enable_sleep_mode vllm_structured_outputs_regex vllm_server_base_url "
         "vllm_server_host vllm_server_port vllm_server_timeout vllm_group_port vllm_gpu_memory_utilization "
-        "vllm_max_model_length vllm_tensor_parallel_size vllm_importance_sampling_correction "
-        "vllm_importance_sampling_mode vllm_importance_sampling_clip_max vllm_importance_sampling_clip_min "
-        "vllm_importance_sampling_cap"
+        "vllm_max_model_length vllm_tensor_parallel_size"
+    ),
+    "sampling with vLLM, or ahead": (
+        "vllm_importance_sampling_correction vllm_importance_sampling_mode vllm_importance_sampling_clip_max "
+        "vllm_importance_sampling_clip_min vllm_importance_sampling_cap"
     ),
     "what a step holds": (
         "per_device_train_batch_size gradient_accumulation_steps steps_per_generation generation_batch_size "

@@ -107,31 +107,21 @@ class ForwardTrainer(GRPOTrainer):
         self, model: Any, prompt_ids: Sequence[Sequence[int]], limit: int, seeds: Sequence[int] | None = None
     ) -> list[list[int]]:
         """Up to `limit` tokens for each prompt by our sampling loop, with the run's settings."""
-        return sample_tokens(
-            model,
-            prompt_ids,
-            max_new_tokens=limit,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            eos_token_ids=set(self.eos_token_ids),
-            pad_token_id=self._tokenizer.pad_token_id,
-            seeds=seeds,
-        )
+        return sample_tokens(model, prompt_ids, seeds=seeds, **self._draw_settings(limit))
+
+    def _draw_settings(self, limit: int) -> dict[str, Any]:
+        return {
+            "max_new_tokens": limit,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": self.top_k,
+            "eos_token_ids": set(self.eos_token_ids),
+            "pad_token_id": self._tokenizer.pad_token_id,
+        }
 
     def _samples_itself(self, images: Any, multimodal_fields: Any) -> bool:
         """Our sampling loop serves text with temperature, top-p and top-k; anything else goes to TRL's back ends."""
-        special = (
-            self.use_vllm
-            or self.use_transformers_continuous_batching
-            or images is not None
-            or multimodal_fields
-            or self.min_p
-            or self.repetition_penalty not in (None, 1.0)
-            or self.args.generation_kwargs
-            or self.args.cache_implementation
-            or self.is_fsdp_enabled
-        )
+        special = other_back_end(self.args) or images is not None or multimodal_fields or self.is_fsdp_enabled
         return not special and supports_plain_cache(self.accelerator.unwrap_model(self.model))
 
     @contextmanager
@@ -232,3 +222,11 @@ class ForwardTrainer(GRPOTrainer):
     def _passes(self, own: int) -> int:
         """The most passes that a rank needs, one or more."""
         return int(gather(torch.tensor([max(1, own)], device=self.accelerator.device)).max())
+
+
+def other_back_end(args: Any) -> str | None:
+    """The first field that hands sampling to one of TRL's back ends, None where our own loop samples."""
+    fields = ("use_vllm", "use_transformers_continuous_batching", "min_p", "generation_kwargs", "cache_implementation")
+    if args.repetition_penalty not in (None, 1.0):
+        return "repetition_penalty"
+    return next((name for name in fields if getattr(args, name)), None)

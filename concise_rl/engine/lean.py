@@ -19,9 +19,13 @@ from concise_rl.engine.fields import ConciseConfig as ConciseConfig
 from concise_rl.engine.fields import LeanConfig as LeanConfig
 from concise_rl.engine.forward import ForwardTrainer
 from concise_rl.kernels.arguments import Entropy
+from concise_rl.methods.losses.importance import Importance
 from concise_rl.methods.losses.policy_loss import PolicyLoss, StepTotals
 from concise_rl.model.scoring import LossRows, microbatches
 from concise_rl.model.shared_prompts import PromptStates
+
+_OF_SCORED = frozenset({"entropy", *Importance.LOGGED})
+"""Logged means over the tokens of rows with credit, as those of other rows are not computed."""
 
 
 class LeanTrainer(ForwardTrainer):
@@ -29,6 +33,8 @@ class LeanTrainer(ForwardTrainer):
 
     _current_train_step_time: float
     _entropy_window_stats: tuple[float, float] | None
+    _importance: Importance | None = None
+    """Corrects, in the loss, what older weights sampled; TRL corrects what vLLM sampled before it."""
     entropy_coef: float
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -197,15 +203,19 @@ class LeanTrainer(ForwardTrainer):
         credit, bonus = rows.credit.expand(mask.shape), rows.entropy_weight
         old, reference = rows.old_logprob, rows.reference_logprob
         coefficient = 0.0 if bonus is None else self._entropy_coefficient()
+        sampler, importance = rows.sampler_logprob, self._importance
 
         def token_loss(logprob_K: Tensor, entropy_K: Tensor | None, rows_K: Tensor) -> Tensor:
             old_K = logprob_K.detach() if old is None else old.reshape(-1)[rows_K]
             reference_K = None if reference is None else reference.reshape(-1)[rows_K]
-            losses_K = own.token_losses(logprob_K, old_K, credit.reshape(-1)[rows_K], reference_K)
+            sampler_K = None if sampler is None else sampler.reshape(-1)[rows_K]
+            credit_K = self._corrected(credit.reshape(-1)[rows_K], old_K, sampler_K)
+            losses_K = own.token_losses(logprob_K, old_K, credit_K, reference_K)
             losses_K = weight.reshape(-1)[rows_K] * losses_K
             return losses_K if bonus is None else losses_K - coefficient * bonus.reshape(-1)[rows_K] * entropy_K
 
-        one_sweep = self._fuse_loss and torch.is_grad_enabled() and not own.needs_rows
+        needs_rows = own.needs_rows or (importance is not None and importance.needs_rows)
+        one_sweep = self._fuse_loss and torch.is_grad_enabled() and not needs_rows
         entropy_of: Entropy = "grad" if bonus is not None and torch.is_grad_enabled() else "nograd"
         loss, logprob, entropy = self._score_microbatch(
             model, rows, entropy_of, token_loss if one_sweep else None, prompts
@@ -213,35 +223,45 @@ class LeanTrainer(ForwardTrainer):
         assert entropy is not None
         if loss is None:
             old_NT = logprob.detach() if old is None else old
-            losses = own.token_losses(logprob, old_NT, credit, reference, mask, rows.sampler_logprob)
+            corrected = self._corrected(credit, old_NT, sampler, mask)
+            losses = own.token_losses(logprob, old_NT, corrected, reference, mask, sampler)
             loss = (weight * losses).sum()
             if bonus is not None:
                 loss = loss - coefficient * (bonus * entropy).sum()
         logprob, entropy = logprob.detach(), entropy.detach()
         found = own.diagnostics(logprob, logprob if old is None else old, credit, mask, reference)
+        if importance is not None and sampler is not None:
+            found |= importance.diagnostics(logprob, sampler, mask)
         if bonus is not None:
             kept = bonus != 0
             found |= {"bonus_entropy": (entropy * kept).sum(), "bonus_tokens": kept.sum().float()}
             found["policy_loss"] = loss.detach() + coefficient * (bonus * entropy).sum()
         return loss, found | {"entropy": (entropy * mask).sum(), "scored_tokens": mask.sum().float()}
 
+    def _corrected(
+        self, credit: Tensor, logprob: Tensor, sampler_logprob: Tensor | None, mask_NT: Tensor | None = None
+    ) -> Tensor:
+        """The credit of tokens, times the importance weights of what older weights sampled."""
+        if self._importance is None or sampler_logprob is None:
+            return credit
+        return credit * self._importance.weight(logprob, sampler_logprob, mask_NT)
+
     # -- logs, and what is steered by them ----------------------------------------------------------------------------
 
     def _log_means(self, sums: dict[str, Tensor]) -> None:
-        """Log means over the tokens of all ranks; entropy's over those that were scored, and none where none was."""
+        """Log means over the tokens of all ranks; `_OF_SCORED` over those that were scored, and not where none was."""
         names = sorted(sums)
         totals = self.accelerator.reduce(torch.stack([torch.as_tensor(sums[name]) for name in names]), reduction="sum")
         found = dict(zip(names, totals.tolist(), strict=True))
         tokens, scored = found.pop("tokens"), found.pop("scored_tokens")
-        if not scored:
-            del found["entropy"]
         if "bonus_tokens" in found:
             self._steer_entropy(found.pop("bonus_entropy"), found.pop("bonus_tokens"))
             # A part of the step's; what is logged is the mean over the parts.
             parts = self.current_gradient_accumulation_steps if self._mode == "train" else 1
             self._metrics[self._mode]["policy_loss"].append(found.pop("policy_loss") * parts)
         for name, value in found.items():
-            self._metrics[self._mode][name].append(value / max(scored if name == "entropy" else tokens, 1.0))
+            if name not in _OF_SCORED or scored:
+                self._metrics[self._mode][name].append(value / max(scored if name in _OF_SCORED else tokens, 1.0))
 
     def _entropy_coefficient(self) -> float:
         """The weight of the entropy bonus in this step: 0 while an adaptive one sees more entropy than it aims at."""

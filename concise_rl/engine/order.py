@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -36,6 +37,13 @@ class EpochSampler(RepeatSampler):
             for _ in range(self.epoch):
                 torch.randperm(self.num_samples, generator=self.generator)
         return super().__iter__()
+
+    def prompts_of(self, generation: int) -> list[int]:
+        """The rows of the data set that a generation of the run, counted from 0, asks for: one a prompt, in order."""
+        epoch, place = divmod(generation, self.num_samples // self.batch_size)
+        once = EpochSampler(self.data_source, 1, self.batch_size, 1, self.shuffle, self.seed)
+        once.set_epoch(epoch)
+        return list(itertools.islice(once, place * self.batch_size, (place + 1) * self.batch_size))
 
 
 class PromptSource:

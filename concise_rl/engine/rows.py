@@ -73,6 +73,7 @@ class RowsTrainer(ResumableTrainer):
     vocabulary: TokenVocabulary
     prompt_source: PromptSource
     generation: Generation
+    temperature: float
     _templates: Bounded | None = None
 
     # -- prompts ------------------------------------------------------------------------------------------------------
@@ -310,13 +311,19 @@ class RowsTrainer(ResumableTrainer):
     @contextmanager
     def _scheduled(self) -> Iterator[None]:
         """The scheduled limit and temperature of this step; the latter also scores what is sampled."""
-        due = self.method.scheduled("trainer", self.state.global_step)
-        if "temperature" in due:
-            self.temperature = due["temperature"]
+        temperature, limit = self._sampling_at(self.state.global_step)
+        if temperature != self.temperature:
+            self.temperature = temperature
             for engine in [self.generation_config, *([self.vllm_generation] if self.use_vllm else [])]:
-                engine.temperature = self.temperature
-        with self._limited(int(due.get("max_completion_length") or self.max_completion_length)):
+                engine.temperature = temperature
+        with self._limited(limit):
             yield
+
+    def _sampling_at(self, step: int) -> tuple[float, int]:
+        """Temperature and limit of a step."""
+        due = self.method.scheduled("trainer", step)
+        limit = due.get("max_completion_length") or self.max_completion_length
+        return due.get("temperature", self.temperature), int(limit)
 
 
 def visible_text(tokenizer: Any, vocabulary: TokenVocabulary, ids: Sequence[int]) -> str:

@@ -1,9 +1,10 @@
 """`ConciseTrainer`: TRL's GRPO with prompts, rows, reward and credit taken over by a method.
 
-The last of five classes, each a file, that are the only ones to know TRL: `ForwardTrainer` samples and scores,
+The last of six classes, each a file, that are the only ones to know TRL: `ForwardTrainer` samples and scores,
 `LeanTrainer` computes the loss, `ResumableTrainer` saves and resumes, `RowsTrainer` says how the rows of a generation
-come about, and this one builds the `RolloutBatch`, applies the method, and writes the credit of this rank's rows. TRL
-does the rest (optimizer, sharding, logging). `minimal.py` is the same algorithm on one screen.
+come about, `AsyncTrainer` takes them from a process that samples ahead, where one is asked for, and this one builds the
+`RolloutBatch`, applies the method, and writes the credit of this rank's rows. TRL does the rest (optimizer, sharding,
+logging). `minimal.py` is the same algorithm on one screen.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 from trl import GRPOConfig
 
 from concise_rl.batch import OPTIONAL_FIELDS, RolloutBatch
+from concise_rl.engine.async_trainer import AsyncTrainer
 from concise_rl.engine.collect import Collected
 from concise_rl.engine.dataset import plain_dataset
 from concise_rl.engine.dataset import training_dataset as training_dataset
@@ -27,7 +29,7 @@ from concise_rl.engine.lean import ConciseConfig as ConciseConfig
 from concise_rl.engine.order import PromptSource
 from concise_rl.engine.reference import check_moving
 from concise_rl.engine.resuming import check_window
-from concise_rl.engine.rows import Generation, RowsTrainer
+from concise_rl.engine.rows import Generation
 from concise_rl.errors import UserError
 from concise_rl.methods.contracts import Component
 from concise_rl.methods.method import Method, Result
@@ -43,7 +45,7 @@ SIGNALS = frozenset(OPTIONAL_FIELDS)
 """What only a forward pass under the sampling policy can tell."""
 
 
-class ConciseTrainer(RowsTrainer):
+class ConciseTrainer(AsyncTrainer):
     """GRPO whose prompts, rows, reward and credit come from plug-in components.
 
     Args:

@@ -19,6 +19,7 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from concise_rl.errors import UserError
 from concise_rl.model.cache import GrowingLayer, check_context, forward_parameters, positions, supports_plain_cache
+from concise_rl.model.picking import check_finite, pick_tokens
 
 COMPACT_SHARE = 0.1
 """Finished rows leave the cache once they are this share of its rows: a copy of the cache against idle rows."""
@@ -43,6 +44,7 @@ def sample_tokens(
     seeds: Sequence[int] | None = None,
     batch_rows: int | None = None,
     on_finished: Callable[[int, list[int]], None] | None = None,
+    on_drawn: Callable[[int, float], None] | None = None,
 ) -> list[list[int]]:
     """Sample one completion for each prompt; each ends with an EOS token or has `max_new_tokens` tokens.
 
@@ -64,9 +66,11 @@ def sample_tokens(
         seeds: one a row, in place of the generator: a row then samples the same in any list of prompts.
         batch_rows: most rows that sample at once; all of them when None.
         on_finished: called with each row that has finished and its tokens, at once.
+        on_drawn: called with row and log-prob of each token drawn, as `picking.pick_tokens` gives it.
 
     Raises:
-        UserError: a setting outside its range, an empty prompt, or a prompt with no room for `max_new_tokens`.
+        UserError: a setting outside its range, an empty prompt, a prompt with no room for `max_new_tokens`, or
+            `on_drawn` for a model that samples through its own `generate`.
     """
     _check_settings(model, prompt_ids, max_new_tokens, temperature, top_p, top_k, min_p, batch_rows)
     if not prompt_ids:
@@ -75,9 +79,15 @@ def sample_tokens(
         seeds = torch.randint(2**62, (len(prompt_ids),), generator=generator).tolist()
     batch_rows = min(batch_rows or len(prompt_ids), len(prompt_ids))
     settings = _Settings(max_new_tokens, temperature, top_p, top_k, min_p, frozenset(eos_token_ids), pad_token_id)
+    finished, drawn = on_finished or (lambda row, tokens: None), on_drawn or (lambda row, logprob: None)
     with evaluating(model), without_router_logits(model.config.get_text_config()):
-        sample = _sample_with_cache if supports_plain_cache(model) else _sample_with_generate
-        return sample(model, prompt_ids, seeds, settings, batch_rows, on_finished or (lambda row, tokens: None))
+        if supports_plain_cache(model):
+            return _sample_with_cache(model, prompt_ids, seeds, settings, batch_rows, finished, drawn)
+        if on_drawn is not None:
+            raise UserError(
+                f"{type(model).__name__} has no plain cache (concise_rl.model.cache): it samples without log-probs"
+            )
+        return _sample_with_generate(model, prompt_ids, seeds, settings, batch_rows, finished)
 
 
 @contextmanager
@@ -206,8 +216,8 @@ class _Live:
         for layer in self.cache.layers:
             layer.show(layer.start + unused, layer.keys.shape[2] - unused)
 
-    def draw(self, settings: _Settings) -> Tensor:
-        """The next token of each row, (R,)."""
+    def draw(self, settings: _Settings) -> tuple[Tensor, Tensor]:
+        """The next token of each row and its log-prob, (R,) each."""
         uniform_R = self.uniforms_RM.gather(1, self.drawn_R[:, None]).squeeze(1)
         self.drawn_R = (self.drawn_R + 1).clamp(max=settings.max_new_tokens - 1)
         return pick_tokens(
@@ -274,49 +284,6 @@ def left_pad(rows: Sequence[Sequence[int]], pad_token_id: int, device: torch.dev
     return ids.to(device), mask.to(device)
 
 
-def pick_tokens(
-    logits_RV: Tensor, uniform_R: Tensor, temperature: float, top_p: float, top_k: int, min_p: float = 0.0
-) -> Tensor:
-    """One token a row by inverting the distribution function at `uniform_R` in [0, 1); greedy at temperature 0.
-
-    Raises:
-        UserError: a row's logits are no distribution.
-    """
-    highest_R, greedy_R = logits_RV.max(dim=-1)
-    check_finite(highest_R)
-    if temperature == 0:
-        return greedy_R
-    probs_RV = torch.softmax(logits_RV.float() / temperature, dim=-1)
-    order_RV = None
-    if top_k > 0 or top_p < 1:
-        probs_RV, order_RV = probs_RV.sort(dim=-1, descending=True, stable=True)
-        if top_k > 0:
-            probs_RV, order_RV = probs_RV[:, :top_k], order_RV[:, :top_k]
-        before_RV = probs_RV.cumsum(dim=-1) - probs_RV
-        probs_RV = probs_RV.masked_fill(before_RV >= top_p * probs_RV.sum(dim=-1, keepdim=True), 0.0)
-    if min_p > 0:
-        probs_RV = probs_RV.masked_fill(probs_RV < min_p * probs_RV.amax(dim=-1, keepdim=True), 0.0)
-    cumulative_RV = probs_RV.double().cumsum(dim=-1)
-    total_R1 = cumulative_RV[:, -1:]
-    # The product may round up to the total, which lies behind the last token that has any probability.
-    target_R1 = torch.minimum(uniform_R[:, None] * total_R1, torch.nextafter(total_R1, torch.zeros_like(total_R1)))
-    index_R1 = torch.searchsorted(cumulative_RV, target_R1, right=True)
-    return (index_R1 if order_RV is None else order_RV.gather(1, index_R1)).squeeze(1)
-
-
-def check_finite(highest_R: Tensor) -> None:
-    """Refuse rows whose highest logit is NaN (any NaN makes it so) or infinite.
-
-    Raises:
-        UserError: there is such a row.
-    """
-    if not bool(torch.isfinite(highest_R).all()):
-        raise UserError(
-            "the model's logits are not finite, so nothing can be sampled: its weights hold NaN, or overflow in their "
-            "dtype: take other weights or an older checkpoint, a lower learning rate, or model.dtype=float32"
-        )
-
-
 def _sample_with_cache(
     model: Any,
     prompt_ids: Sequence[Sequence[int]],
@@ -324,6 +291,7 @@ def _sample_with_cache(
     settings: _Settings,
     batch_rows: int,
     on_finished: Callable[[int, list[int]], None],
+    on_drawn: Callable[[int, float], None],
 ) -> list[list[int]]:
     completions: list[list[int]] = [[] for _ in prompt_ids]
     waiting = deque(sorted(range(len(prompt_ids)), key=lambda row: -len(prompt_ids[row])))
@@ -334,10 +302,11 @@ def _sample_with_cache(
         if waiting and len(free) >= REFILL_SHARE * batch_rows:
             fresh = [waiting.popleft() for _ in range(min(len(waiting), len(free)))]
             live.refill(free[: len(fresh)], _prefill(model, fresh, prompt_ids, seeds, settings))
-        tokens_R = live.draw(settings)
-        for row, token in zip(live.rows, tokens_R.tolist(), strict=True):
+        tokens_R, logprob_R = live.draw(settings)
+        for row, token, logprob in zip(live.rows, tokens_R.tolist(), logprob_R.tolist(), strict=True):
             if row not in done:
                 completions[row].append(token)
+                on_drawn(row, logprob)
                 if token in settings.eos_token_ids or len(completions[row]) == settings.max_new_tokens:
                     done.add(row)
                     on_finished(row, completions[row])

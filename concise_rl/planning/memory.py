@@ -7,7 +7,7 @@ those that train, W ranks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from concise_rl.planning.models import Dimensions
 from concise_rl.planning.workload import Hardware, Workload
@@ -172,6 +172,14 @@ def sampling_parts(dims: Dimensions, work: Workload, hardware: Hardware) -> list
     ]  # fmt: skip
 
 
+def ahead_part(dims: Dimensions, work: Workload) -> Part:
+    """The versions of the weights that trainer and sampler process share."""
+    assert work.staleness is not None
+    versions, b = work.staleness + 1, work.weight_bytes
+    how = f"max_staleness + 1 = {versions} x N {dims.parameters:,} x {b}"
+    return Part("shared weights", versions * b * dims.parameters, how)
+
+
 def cache_columns(prompt_tokens: int, limit_tokens: int) -> int:
     """Columns of the sampling loop's cache when a row is as long as it may be: it grows by a quarter, 32 or more."""
     columns = prompt_tokens + max(32, prompt_tokens // 4)
@@ -196,7 +204,9 @@ def phases(dims: Dimensions, work: Workload, hardware: Hardware) -> dict[str, li
     always = [runtime] + [part for name, part in static.items() if name not in ("gradients", "bfloat16 weights")]
     always += [history] if history else []
     sampling = sampling_parts(dims, work, hardware)
-    awake = sampling if work.vllm == "colocate" and not work.vllm_sleeps else []
+    if work.staleness is not None:
+        sampling = [ahead_part(dims, work), replace(runtime, name="second runtime"), *sampling]
+    awake = sampling if work.staleness or (work.vllm == "colocate" and not work.vllm_sleeps) else []
     copies = [static["bfloat16 weights"]] if "bfloat16 weights" in static else []
 
     def update(rows: int, gradients: bool) -> list[Part]:

@@ -21,6 +21,7 @@ REMEDIES = {
     "backward": "lower trainer.max_tokens_per_microbatch or trainer.max_completion_length",
     "head": "lower trainer.max_tokens_per_microbatch; only layouts ddp and zero2 do without logits",
     "vLLM": "lower trainer.vllm_gpu_memory_utilization, or set trainer.vllm_enable_sleep_mode=true",
+    "shared weights": "lower trainer.max_staleness, or set engine=sync",
     "KV cache": "set trainer.use_vllm=true, or sample fewer rows: trainer.per_device_train_batch_size",
 }
 _OTHERWISE = "sample fewer rows: trainer.per_device_train_batch_size or trainer.gradient_accumulation_steps"
@@ -103,7 +104,10 @@ class Plan:
 
     @property
     def step_seconds(self) -> float:
-        return sum(part.seconds for part in self.durations)
+        """Of a step after the first; a process that samples ahead does so beside all else."""
+        sampling = sum(part.seconds for part in self.durations if part.name == "sampling")
+        rest = sum(part.seconds for part in self.durations) - sampling
+        return max(sampling, rest) if self.work.staleness else sampling + rest
 
     @property
     def tokens_per_second(self) -> float:

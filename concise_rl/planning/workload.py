@@ -80,6 +80,7 @@ class Workload:
         prompt_tokens, limit_tokens, mean_tokens: of a prompt, most of a completion, and on average.
         extra_passes: forward passes beside the update's own: old log-probs or entropies, reference.
         vllm: None, "colocate" or "server".
+        staleness: steps that a process of its own samples ahead, or None.
         history: whether the method keeps state of each prompt.
     """
 
@@ -99,6 +100,7 @@ class Workload:
     reference: bool
     extra_passes: int
     vllm: str | None
+    staleness: int | None
     vllm_share: float
     vllm_sleeps: bool
     history: bool
@@ -197,5 +199,6 @@ def workload_of(
         lora_rank=int(lora.r) if lora else 0, reference=beta > 0 and not lora,
         extra_passes=int(scored_again) + int(beta > 0),
         vllm=vllm, vllm_share=float(trainer.get("vllm_gpu_memory_utilization", 0.3)),
+        staleness=trainer.get("max_staleness"),
         vllm_sleeps=bool(trainer.get("vllm_enable_sleep_mode", False)), history=history, layout=layout,
     )  # fmt: skip

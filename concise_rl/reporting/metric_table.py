@@ -191,7 +191,36 @@ _TABLE = (
         "trainer, each optimizer step (concise_rl.engine.guards)",
         "lower",
     ),
-    Metric("generate_seconds", "sampling time", "s", "wall time of sampling alone", _STEP, "lower"),
+    Metric(
+        "generate_seconds",
+        "sampling time",
+        "s",
+        "wall time of sampling alone; under engine=async what the trainer waits for its rows",
+        _STEP,
+        "lower",
+    ),
+    Metric(
+        "staleness",
+        "staleness",
+        "steps",
+        "optimizer steps from the weights that sampled the step's rows to those that learn; only under engine=async",
+        _STEP,
+    ),
+    Metric(
+        "sampling/importance_sampling_ratio/mean",
+        "importance weight",
+        "",
+        "mean bounded ratio of policy to sampler over the tokens of rows with credit; only of rows that older weights "
+        "or vLLM sampled",
+        _TRL,
+    ),
+    Metric(
+        "sampling/sampling_logp_difference/mean",
+        "distance from sampler",
+        "nats",
+        "mean distance of the log-probs under policy and sampler, over the same tokens",
+        _TRL,
+    ),
     Metric(
         "oracle_ratio",
         "tokens / oracle",

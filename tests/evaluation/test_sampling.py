@@ -95,17 +95,17 @@ def test_top_k_and_top_p_cut_as_transformers_does():
         warped = TopPLogitsWarper(top_p)(None, warped)
         for row in range(len(logits)):
             repeated = logits[row].expand(len(uniforms), -1)
-            share = torch.bincount(pick_tokens(repeated, uniforms, 0.9, top_p, top_k), minlength=50) / len(uniforms)
+            share = torch.bincount(pick_tokens(repeated, uniforms, 0.9, top_p, top_k)[0], minlength=50) / len(uniforms)
             torch.testing.assert_close(share, torch.softmax(warped[row], dim=-1), atol=1.5e-3, rtol=0)
 
 
 def test_the_last_token_with_probability_is_the_last_that_can_be_drawn():
     logits = torch.tensor([[0.0, 1.0, float("-inf")]])
     just_below_one = torch.tensor([1 - 2**-53], dtype=torch.float64)
-    assert pick_tokens(logits, just_below_one, 1.0, 1.0, 0).tolist() == [1]
-    assert pick_tokens(
-        torch.tensor([[float("-inf"), 0.0]]), torch.zeros(1, dtype=torch.float64), 1.0, 1.0, 0
-    ).tolist() == [1]
+    assert pick_tokens(logits, just_below_one, 1.0, 1.0, 0)[0].tolist() == [1]
+    assert pick_tokens(torch.tensor([[float("-inf"), 0.0]]), torch.zeros(1, dtype=torch.float64), 1.0, 1.0, 0)[
+        0
+    ].tolist() == [1]
 
 
 def test_sliding_windows_sample_through_generate(prompts):

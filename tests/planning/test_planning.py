@@ -270,3 +270,15 @@ def test_the_table_of_the_documentation_is_the_generated_one():
     benchmark = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
     assert benchmark.scaling_table() in (ROOT / "docs" / "scaling.md").read_text()
+
+
+def test_sampling_ahead_overlaps_in_time_and_adds_up_in_memory():
+    step, ahead, never = (plan(*more) for more in ((), ("engine=async",), ("engine=async", "trainer.max_staleness=0")))
+    sampling = sum(part.seconds for part in step.durations if part.name == "sampling")
+    assert ahead.step_seconds == max(sampling, step.step_seconds - sampling)
+    assert never.step_seconds == step.step_seconds
+    weights = 4 * step.dimensions.parameters
+    assert part(ahead, "update", "shared weights") == 2 * weights
+    assert part(never, "sampling", "shared weights") == weights
+    assert part(ahead, "update", "KV cache") == part(step, "sampling", "KV cache")
+    assert not part(never, "update", "KV cache")
