@@ -97,7 +97,7 @@ class SamplerProcess:
         os.ftruncate(self._memory, slots * slot_bytes)
         self._slots = slots_of(self._memory, places, slot_bytes, slots)
         os.close(self._memory)
-        self._send(_Setup(type(model), model.config, places, slot_bytes, slots, torch.get_num_threads()))
+        self.ask(_Setup(type(model), model.config, places, slot_bytes, slots, torch.get_num_threads()))
 
     @torch.no_grad()
     def publish(self, model: nn.Module, slot: int) -> None:
@@ -106,11 +106,8 @@ class SamplerProcess:
         for name, tensor in named_tensors(model):
             views[name].copy_(tensor)
 
-    def ask(self, order: Order) -> None:
-        """Send an order; orders are answered one after the other."""
-        self._send(order)
-
-    def _send(self, message: _Setup | Order) -> None:
+    def ask(self, message: Order | _Setup) -> None:
+        """Send it; orders are answered one after the other."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # `answer` says that the process is gone
             self._connection.send(message)
 
