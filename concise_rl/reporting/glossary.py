@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from concise_rl.reporting.metric_table import METRICS, Metric
+from concise_rl.reporting.metric import Metric
+from concise_rl.reporting.metric_table import METRICS
 
 __all__ = ["METRICS", "Metric", "describe", "metrics_markdown"]
 
