@@ -24,9 +24,13 @@ from concise_rl.evaluation import Evaluation, difference
 from concise_rl.reporting.run_log import read_config, read_metrics, read_summary
 from concise_rl.reporting.summary import markdown_table
 
+SFT = ["tuning.learning_rate=3e-4", "tuning.num_train_epochs=3"]
 TUNED = {
-    "random right, SFT": ("random_right", "sft", ["tuning.learning_rate=3e-4", "tuning.num_train_epochs=3"]),
-    "shortest right, SFT": ("long2short", "sft", ["tuning.learning_rate=3e-4", "tuning.num_train_epochs=3"]),
+    "random right, SFT": ("random_right", "sft", SFT),
+    "all right, SFT": ("on_policy_sft", "sft", SFT),
+    "DART, uniform quotas, SFT": ("dart_uniform", "sft", SFT),
+    "DART, quotas by difficulty, SFT": ("dart_prop2diff", "sft", SFT),
+    "shortest right, SFT": ("long2short", "sft", SFT),
     "shortest right, DPO": ("long2short_dpo", "dpo", ["tuning.learning_rate=3e-5"]),
     "O1-Pruner, weighted": ("o1_pruner", "weighted", ["tuning.learning_rate=1e-4", "tuning.num_train_epochs=3"]),
 }

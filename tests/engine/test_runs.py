@@ -77,7 +77,7 @@ def test_a_folder_belongs_to_one_process(tmp_path, start):
 
 
 def test_of_several_starts_on_one_folder_one_runs(tmp_path, start):
-    """benchmarks/faults.py does it with thirty."""
+    """benchmarks/soak.py does it with thirty."""
     attempts = [start(*LONG) for _ in range(5)]
     deadline = time.monotonic() + 120
     while sum(not attempt.ended() for attempt in attempts) > 1:
