@@ -152,7 +152,7 @@ def rotate(run_dir: Path, keep: int, newest: float = math.inf, spare: Collection
 
     Args:
         newest: the step saved last; checkpoints of later steps are not counted either.
-        spare: steps whose checkpoints are neither counted nor deleted.
+        spare: steps whose checkpoints are not deleted, be they beyond the last `keep`.
 
     Raises:
         CheckpointError: `keep` is below 1, or a folder cannot be deleted.
@@ -162,10 +162,11 @@ def rotate(run_dir: Path, keep: int, newest: float = math.inf, spare: Collection
     complete = [
         folder
         for folder in _checkpoints(run_dir)
-        if _named_step(folder) <= newest and _named_step(folder) not in spare and verify(folder, contents=False) is None
+        if _named_step(folder) <= newest and verify(folder, contents=False) is None
     ]
     for folder in complete[:-keep]:
-        _delete(folder)
+        if _named_step(folder) not in spare:
+            _delete(folder)
 
 
 def steps(run_dir: Path) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 
@@ -21,10 +22,15 @@ def finished_run(folder, *, drawn=TWO_EPOCHS, consumed=range(STEPS)):
     log = RunLog(folder)
     shaper, state, batches = witness.Witness(), [], []
     for step, (record, prompts) in enumerate(zip(fake_run(STEPS), drawn, strict=True)):
-        record.batch = record.batch.take_prompts([0, 1]).replace(prompt_keys=prompts)
-        record.reward, record.credit = record.reward[:8], record.credit[:8]
-        record.prompts, record.completions = record.prompts[:2], record.completions[:8]
-        record.finishes = record.finishes[:8]
+        record = dataclasses.replace(
+            record,
+            batch=record.batch.take_prompts([0, 1]).replace(prompt_keys=prompts),
+            reward=record.reward[:8],
+            credit=record.credit[:8],
+            prompts=record.prompts[:2],
+            completions=record.completions[:8],
+            finishes=record.finishes[:8],
+        )
         log.on_rollouts(record)
         log.on_metrics(step + 1, {"loss": 0.0})
         batches.append(record.batch)

@@ -224,7 +224,7 @@ def test_a_setting_that_would_make_another_experiment_is_refused(tmp_path, start
     ended(start("trainer.max_steps=2"))
     for override, said in (
         ("seed=1", "seed=1, {run}/checkpoint-2 was trained with 0: the prompts of this epoch would be drawn again"),
-        ("data.seed=3", "{run}/checkpoint-2 was trained on 128 prompts ("),
+        ("data.seed=3", "{run}/checkpoint-2 was trained on 8 prompts ("),
     ):
         refusal = ended(start("resume=auto", override), 2)
         assert said.format(run=tmp_path / "run") in refusal
