@@ -47,15 +47,19 @@ const plot = (svg, points, small) => {
   const height = small ? 210 : Math.min(520, Math.max(340, 0.55 * width));
   const edge = { left: 38, right: small ? 10 : 16, top: 12, bottom: 38 };
   const [ts, as] = [points.map((p) => p[0]), points.map((p) => p[1])];
+  // Points beyond three times what lies between the quartiles sit on the edge: they would squeeze the others together.
   const spread = (values, least) => {
-    const [low, high] = [Math.min(...values), Math.max(...values)];
-    const room = Math.max(least, 0.05 * (high - low));
-    return [low - room, high + room];
+    const sorted = [...values].sort((one, other) => one - other);
+    const [low, high] = [0.25, 0.75].map((share) => sorted[Math.floor(share * (sorted.length - 1))]);
+    const near = sorted.filter((v) => sorted.length < 8 || (v >= low - 3 * (high - low) && v <= high + 3 * (high - low)));
+    const room = Math.max(least, 0.05 * (near.at(-1) - near[0]));
+    return [near[0] - room, near.at(-1) + room];
   };
   const [t0, t1] = spread(ts, 0.5);
   const [a0, a1] = spread(as, 0.01);
-  const x = (t) => edge.left + ((t - t0) / (t1 - t0)) * (width - edge.left - edge.right);
-  const y = (a) => height - edge.bottom - ((a - a0) / (a1 - a0)) * (height - edge.top - edge.bottom);
+  const within = (share) => Math.min(1, Math.max(0, share));
+  const x = (t) => edge.left + within((t - t0) / (t1 - t0)) * (width - edge.left - edge.right);
+  const y = (a) => height - edge.bottom - within((a - a0) / (a1 - a0)) * (height - edge.top - edge.bottom);
   svg.replaceChildren();
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.setAttribute("height", height);
@@ -194,7 +198,7 @@ const tell = (entries) => {
   const place = entries.findIndex((entry) => entry.name === state.chosen);
   const [t, a] = bestCorner(bed().frontier);
   const best = `The line is the best that is possible; at this price its best point is ${percent(a)} at ${t.toFixed(1)} tokens. ` +
-    "Regret is the way straight up to the dashed line. Tap a point or a row.";
+    "Regret is the way straight up to the dashed line. What lies far off sits on the edge. Tap a point or a row.";
   const entry = entries[place];
   at("told").textContent = !entry ? best
     : `${entry.name}, rank ${place + 1} of ${entries.length}: ${percent(entry.a)} at ${entry.t.toFixed(1)} tokens, regret ` +

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import re
+import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -293,6 +295,8 @@ def plot_methods(
 ) -> None:
     """Draw each method's accuracy against its mean tokens, with 95 % intervals, and the model before training.
 
+    Methods far from the others (`outer_fences`) are named below, as they would squeeze the others into a corner.
+
     Args:
         rows: one a method, with `method`, perhaps `setting`, `accuracy`, `mean_tokens`, their `_interval`s, and
             `before`, a summary.
@@ -311,7 +315,14 @@ def plot_methods(
         axes.legend(loc="lower right")
     named = [(" ".join(filter(None, (row["method"], row.get("setting")))), row, BLUE) for row in rows]
     points = [("before training", rows[0]["before"], GREY), *named]
-    for _, found, color in points:
+    fences = [outer_fences([row[key] for row in rows]) for key in ("mean_tokens", "accuracy")]
+    inside = [
+        point
+        for point in points
+        if point[2] == GREY
+        or all(low <= point[1][k] <= high for k, (low, high) in zip(("mean_tokens", "accuracy"), fences, strict=True))
+    ]
+    for _, found, color in inside:
         x, y = found["mean_tokens"], 100 * found["accuracy"]
         across, up = found["mean_tokens_interval"], [100 * v for v in found["accuracy_interval"]]
         axes.errorbar(
@@ -323,19 +334,31 @@ def plot_methods(
             color=color,
             ecolor=(color, 0.35),
         )
-    axes.set_xlabel("mean tokens of a completion (fewer is better)")
+    far = [
+        f"{n} ({100 * f['accuracy']:.0f} % at {f['mean_tokens']:.0f})" for n, f, c in points if (n, f, c) not in inside
+    ]
+    below = textwrap.fill(f"not drawn: {', '.join(far)}", 110) if far else ""
+    axes.set_xlabel("\n".join(filter(None, ("mean tokens of a completion (fewer is better)", below))))
     axes.set_ylabel("accuracy, % (more is better)")
     axes.grid(alpha=0.3)
     figure.canvas.draw()  # labels are placed by where the points come to lie
-    name_points(axes, {name: (found["mean_tokens"], 100 * found["accuracy"]) for name, found, _ in points})
+    name_points(axes, {name: (found["mean_tokens"], 100 * found["accuracy"]) for name, found, _ in inside})
     figure.savefig(path, metadata={"Date": None} if str(path).endswith(".svg") else None)
 
 
+def outer_fences(values: Sequence[float]) -> tuple[float, float]:
+    """Tukey's: the quartiles, and three times what lies between them to either side; none for under eight values."""
+    if len(values) < 8:
+        return -math.inf, math.inf
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low - 3 * (high - low), high + 3 * (high - low)
+
+
 def name_points(axes: Any, points: Mapping[str, tuple[float, float]]) -> None:
-    """Write each point's name beside it, where no point and no other name is yet."""
+    """Write each point's name beside it, where no point and no other name is yet; in a crowd the first get room."""
     scale = axes.figure.dpi / 72
     dots = {name: axes.transData.transform(point) / scale for name, point in points.items()}
-    left, right = axes.bbox.x0 / scale, axes.bbox.x1 / scale
+    left, right, low, high = (edge / scale for edge in (axes.bbox.x0, axes.bbox.x1, axes.bbox.y0, axes.bbox.y1))
     taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in dots.values()]
     for name, (x, y) in dots.items():
         width, height = 6.2 * len(name), 11.0
@@ -346,8 +369,17 @@ def name_points(axes: Any, points: Mapping[str, tuple[float, float]]) -> None:
             for dx in (6, -6)
         ]
         boxes = [(x + dx, y + dy, x + dx + width, y + dy + height) for dx, dy in spots]
-        free = [left < box[0] and box[2] < right and not any(_overlap(box, other) for other in taken) for box in boxes]
-        place = free.index(True) if True in free else 0
+        free = [
+            left < x0
+            and x1 < right
+            and low < y0
+            and y1 < high
+            and not any(_overlap((x0, y0, x1, y1), t) for t in taken)
+            for x0, y0, x1, y1 in boxes
+        ]
+        if True not in free:
+            continue
+        place = free.index(True)
         taken.append(boxes[place])
         far = abs(spots[place][1]) > 20
         axes.annotate(
