@@ -239,7 +239,7 @@ def entries_with_threshold(records: Records) -> list[tuple[str, str, dict[str, o
 
 def _number(text: str) -> object:
     try:
-        return float(text)
+        return int(text) if text.lstrip("-").isdigit() else float(text)
     except ValueError:
         return text
 
