@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from concise_rl.interpreters import start_interpreter
+
 MEMORY_BYTES = 512 << 20
 """What the work may take beyond its interpreter and libraries."""
 
@@ -100,19 +102,14 @@ class Bounded:
 
     def _start(self) -> subprocess.Popen[bytes]:
         memory_bytes = MEMORY_BYTES + self.extra_bytes
-        return subprocess.Popen(
-            [sys.executable, "-c", "from concise_rl.data.bounded import serve; "
-             f"serve({self.work!r}, {self.silence_seconds}, {memory_bytes})"],
-            env=os.environ | {
-                "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
-                "PYTHONSAFEPATH": "1",
-                "OMP_NUM_THREADS": "1",
-                "ARROW_DEFAULT_MEMORY_POOL": "system",  # the others reserve address space by the gigabyte
-            },
+        return start_interpreter(
+            f"from concise_rl.data.bounded import serve; serve({self.work!r}, {self.silence_seconds}, {memory_bytes})",
+            # The other memory pools of arrow reserve address space by the gigabyte.
+            {"OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        )
 
     def _results(self, process: subprocess.Popen[bytes], patience: float) -> Iterator[Any]:
         lines = _lines(process, patience, self.silence_seconds, TOTAL_BYTES + self.extra_bytes)

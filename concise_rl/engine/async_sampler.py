@@ -15,7 +15,6 @@ import mmap
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import traceback
@@ -31,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from concise_rl.errors import UserError
+from concise_rl.interpreters import start_interpreter
 from concise_rl.model.sampling import sample_tokens
 from concise_rl.rollouts import Sampled
 
@@ -174,15 +174,8 @@ def _unnamed_file() -> int:
 
 
 def _start(pipe: int, memory: int) -> subprocess.Popen[bytes]:
-    search_path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     code = f"from concise_rl.engine.async_sampler import main; main({pipe}, {memory}, {os.getpid()})"
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        pass_fds=[pipe, memory],
-        env=os.environ | {"PYTHONPATH": search_path, "PYTHONSAFEPATH": "1"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )
+    return start_interpreter(code, pass_fds=[pipe, memory])
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

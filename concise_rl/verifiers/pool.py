@@ -15,7 +15,6 @@ import atexit
 import contextlib
 import os
 import pickle
-import subprocess
 import sys
 import threading
 import time
@@ -27,6 +26,7 @@ from queue import SimpleQueue
 from typing import ClassVar, NamedTuple
 
 from concise_rl.errors import UserError
+from concise_rl.interpreters import start_interpreter
 from concise_rl.verifiers.answer import THINK_END
 from concise_rl.verifiers.base import Verdict, Verifier
 from concise_rl.verifiers.worker import READY, Pair, judge
@@ -130,14 +130,11 @@ class _Worker:
 
     def __init__(self) -> None:
         self.connection, theirs = Pipe()
-        search_path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", f"from concise_rl.verifiers.worker import main; main({theirs.fileno()})"],
+            self.process = start_interpreter(
+                f"from concise_rl.verifiers.worker import main; main({theirs.fileno()})",
+                {"OMP_NUM_THREADS": "1"},
                 pass_fds=[theirs.fileno()],
-                env=os.environ | {"PYTHONPATH": search_path, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
             )
         self._outbox: SimpleQueue[object] = SimpleQueue()
         self._postman = threading.Thread(target=self._post, daemon=True, name="verifier-postman")
