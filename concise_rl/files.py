@@ -32,23 +32,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         UserError: it cannot be written.
     """
-    aside = _aside(path)
-    made = False
-    try:
-        # Whoever writes opens it by name, so it is made here, where a link of that name is refused.
-        os.close(os.open(aside, _OWN | os.O_EXCL, 0o666))
-        made = True
+    with _replacing(path) as (aside, _):
         yield aside
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path} ({error.strerror or error}): free some space or choose another output folder"
-        ) from error
-    finally:
-        if made:
-            aside.unlink(missing_ok=True)
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -57,21 +42,32 @@ def replace_text(path: Path, text: str) -> None:
     Raises:
         UserError: it cannot be written.
     """
+    # Through the descriptor, so that nothing planted under the name meanwhile is written to.
+    with (
+        _replacing(path) as (_, descriptor),
+        open(descriptor, "w", encoding="utf-8", errors="replace", closefd=False) as file,
+    ):
+        file.write(text)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[tuple[Path, int]]:
+    """Name and descriptor of the file that takes the place of `path`; a link of that name is refused."""
     aside = _aside(path)
-    made = False
+    descriptor = None
     try:
-        with open(os.open(aside, _OWN | os.O_EXCL, 0o666), "w", encoding="utf-8", errors="replace") as file:
-            made = True
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        descriptor = os.open(aside, _OWN | os.O_EXCL, 0o666)
+        yield aside, descriptor
+        os.fsync(descriptor)
         aside.replace(path)
     except OSError as error:
-        if made:
-            aside.unlink(missing_ok=True)
         raise UserError(
-            f"cannot write {path} ({error.strerror}): free some space or choose another output folder"
+            f"cannot write {path} ({error.strerror or error}): free some space or choose another output folder"
         ) from error
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+            aside.unlink(missing_ok=True)
 
 
 def _aside(path: Path) -> Path:
