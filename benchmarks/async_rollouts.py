@@ -19,6 +19,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.leaderboard import with_interval
 from concise_rl.reporting.run_log import read_metrics
 
 ENGINES = ("sync", "async")
@@ -62,9 +65,7 @@ def facts(folder: Path) -> dict[str, Any]:
 
 
 def row(engine: str, seed: int, found: dict[str, Any]) -> str:
-    low, high = (100 * bound for bound in found["accuracy_interval"])
-    accuracy = f"{100 * found['accuracy']:.1f} [{low:.1f}, {high:.1f}]"
-    tokens = "{:.1f} [{:.1f}, {:.1f}]".format(found["mean_tokens"], *found["mean_tokens_interval"])
+    accuracy, tokens = with_interval(found, "accuracy", ".1f", 100), with_interval(found, "mean_tokens", ".1f")
     seconds = " | ".join(f"{found[name]:.1f}" for name in ("seconds", "sampling", "update"))
     return f"| {engine} | {seed} | {seconds} | {found['others']:.0f} | {accuracy} | {tokens} |"
 

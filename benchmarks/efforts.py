@@ -9,7 +9,6 @@ with the plain prompt too. RL is `method=effort`, one seed. What is there is not
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 import time
@@ -17,9 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.cells import ROOT, commit, processor
+from benchmarks.cells import commit, processor
 from benchmarks.leaderboard import with_interval
-from benchmarks.long2short import HEADER, call, cost, row
+from benchmarks.long2short import HEADER, asked, call, cost, row
 from concise_rl.reporting.run_log import read_summary
 from concise_rl.reporting.summary import markdown_table
 
@@ -93,18 +92,11 @@ def page(folder: Path, seeds: list[int]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "efforts")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "efforts.md")
-    parser.add_argument("--table", action="store_true")
-    options = parser.parse_args()
-    folder = options.runs.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    options = asked(__doc__, "efforts")
     if not options.table:
-        make(folder, options.seeds)
-    options.out.write_text(page(folder, options.seeds))
-    shutil.copyfile(folder / "compare-figures" / "effort.svg", options.out.with_suffix(".svg"))
+        make(options.runs, options.seeds)
+    options.out.write_text(page(options.runs, options.seeds))
+    shutil.copyfile(options.runs / "compare-figures" / "effort.svg", options.out.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

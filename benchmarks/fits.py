@@ -8,6 +8,8 @@ for the embedded task.
 from __future__ import annotations
 
 from benchmarks.reasoners import REASONERS
+from concise_rl.methods.recipes import read_recipe
+from concise_rl.testbeds.beds import BEDS
 
 START = {"running_total": 10.7, "which_sum": 19.0}
 """Mean tokens of each bed's reasoner before training, on the test problems."""
@@ -29,8 +31,8 @@ RATES = {"leash": ("shaper.leash.eta=0.05",), "shorter_better": ("shaper.shorter
 """A step, and a price of a token, that go with answers of that size."""
 
 STAGES = {
-    "length_stages": "{{stages: [[0, {most}], [{third}, {three_quarters}], [{two_thirds}, {half}]]}}",
-    "siri": "{{cosine_limit: {{maximum: {most}, minimum: {half}, period: {third}}}}}",
+    "length_stages": "{{stages: [[0, {most}], [{third}, {between}], [{two_thirds}, {least}]]}}",
+    "siri": "{{cosine_limit: {{maximum: {most}, minimum: {least}, period: {third}}}}}",
 }
 """Limits of tokens that change in a run, from its own limit on."""
 
@@ -59,8 +61,9 @@ def of_limits(method: str, task: str) -> tuple[str, ...]:
     """A schedule of the limit over the steps of the task's recipe, down to twice what its answers take."""
     if method not in STAGES:
         return ()
-    steps, most, half = {"running_total": (120, 64, 21), "which_sum": (40, 128, 38)}[task]
+    trainer = read_recipe(BEDS[task].model, "model")["trainer"]
+    steps, most, least = trainer["max_steps"], trainer["max_completion_length"], round(2 * START[task])
     schedule = STAGES[method].format(
-        most=most, half=half, three_quarters=(most + half) // 2, third=steps // 3, two_thirds=2 * steps // 3
+        most=most, least=least, between=(most + least) // 2, third=steps // 3, two_thirds=2 * steps // 3
     )
     return (f"trainer.max_completion_length={schedule}",)

@@ -8,6 +8,7 @@ import json
 import os
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +35,35 @@ BEFORE = "*before training*"
 Row = dict[str, Any]
 
 
-def row_of(records: Sequence[Record], before: Sequence[Record]) -> Row:
+@dataclass(frozen=True)
+class Start:
+    """The model before training, which many rows share: its judged completions, and its numbers in a row."""
+
+    evaluation: Evaluation
+    numbers: Row
+
+
+def start_of(before: Sequence[Record]) -> Start:
+    """The model before training, by a record for each seed."""
+    start = Evaluation.pooled([Evaluation(record.rows()) for record in before])
+    area = {"budget_area": within_budgets(start.rows)["budget_area"]}
+    return Start(start, start.summary() | bed_numbers(start.rows, before) | area)
+
+
+def row_of(records: Sequence[Record], start: Start) -> Row:
     """Records that differ in their seed alone, as one row.
 
     Means, and 95 % intervals of a bootstrap over problems, the seeds being samples of each problem.
 
     Args:
         records: of one method and setting.
-        before: the model before training, of the same seeds.
+        start: the model before training, of the same seeds.
 
     On a bed whose best is known there are also `against` (`against_frontier`), `slices`, `behaviour` (mean over seeds)
     and `frontier`, its corners as pairs of tokens and accuracy.
     """
-    start, end = (Evaluation.pooled([Evaluation(record.rows()) for record in own]) for own in (before, records))
-    found, change, area = end.summary(), difference(start, end), within_budgets(end.rows)
+    end = Evaluation.pooled([Evaluation(record.rows()) for record in records])
+    found, change, area = end.summary(), difference(start.evaluation, end), within_budgets(end.rows)
     cell = records[0].cell
     row: Row = {"method": cell.method, "setting": cell.setting, "seeds": len(records)}
     for source, names in (
@@ -70,9 +86,7 @@ def row_of(records: Sequence[Record], before: Sequence[Record]) -> Row:
             "mean_tokens_seeds": [statistics.fmean(record.tokens) for record in records],
             "commits": sorted({record.commit for record in records}),
             "dates": sorted({record.date for record in records}),
-            "before": start.summary()
-            | bed_numbers(start.rows, before)
-            | {name: within_budgets(start.rows)[name] for name in ("budget_area",)},
+            "before": start.numbers,
         }
     )
 

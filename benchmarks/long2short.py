@@ -106,17 +106,23 @@ def page(folder: Path, seeds: list[int]) -> str:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def asked(description: str | None, name: str) -> argparse.Namespace:
+    """The command line of a script that makes the page of a name from its runs."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "long2short")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "long2short.md")
+    parser.add_argument("--runs", type=lambda path: Path(path).resolve(), default=ROOT / "runs" / name)
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / f"{name}.md")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     options.runs.mkdir(parents=True, exist_ok=True)
+    return options
+
+
+def main() -> None:
+    options = asked(__doc__, "long2short")
     for seed in [] if options.table else options.seeds:
-        make(options.runs.resolve(), seed)
-    options.out.write_text(page(options.runs.resolve(), options.seeds))
+        make(options.runs, seed)
+    options.out.write_text(page(options.runs, options.seeds))
 
 
 if __name__ == "__main__":

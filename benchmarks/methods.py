@@ -143,10 +143,13 @@ def rows_of(cells: Sequence[Cell], records: Records) -> list[Row]:
     for cell in cells:
         if cell in records:
             found.setdefault((cell.method, cell.setting), []).append(cell)
+    starts: dict[tuple[Cell, ...], leaderboard.Start] = {}
     rows = []
     for own in found.values():
-        befores = [records[Cell(cell.task, stored.BEFORE, cell.seed)] for cell in own]
-        rows.append(row_of([records[cell] for cell in own], befores))
+        before = tuple(Cell(cell.task, stored.BEFORE, cell.seed) for cell in own)
+        if before not in starts:
+            starts[before] = leaderboard.start_of([records[cell] for cell in before])
+        rows.append(row_of([records[cell] for cell in own], starts[before]))
     return leaderboard.ranked(rows)
 
 

@@ -37,7 +37,7 @@ def main() -> None:
 
     train_all(CELLS, options.runs, overrides, options.workers, minutes=None)
     packed = [pack(cell, options.runs) for cell in CELLS if cell.done(options.runs)]
-    rows = leaderboard.ranked([leaderboard.row_of([after], [before]) for before, after in packed])
+    rows = leaderboard.ranked([leaderboard.row_of([after], leaderboard.start_of([before])) for before, after in packed])
     if not rows:
         sys.exit(1)
     picture = options.runs / "tradeoff.png"

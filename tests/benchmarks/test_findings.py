@@ -118,8 +118,8 @@ def test_criteria_say_what_is_missed_and_by_how_much():
 
 def test_neighbours_are_separated_by_paired_differences():
     cells = {r.cell: r for r in (checker(BEFORE, 5), checker("grpo", 4), checker("kimi", 0), checker("hapo", 0, 0))}
-    before = [cells[Cell("which_sum", BEFORE, 0)]]
-    rows = [leaderboard.row_of([cells[Cell("which_sum", name, 0)]], before) for name in ("grpo", "kimi", "hapo")]
+    start = leaderboard.start_of([cells[Cell("which_sum", BEFORE, 0)]])
+    rows = [leaderboard.row_of([cells[Cell("which_sum", name, 0)]], start) for name in ("grpo", "kimi", "hapo")]
     text, held = criteria.separated("which_sum", rows, cells)
     assert (text, held) == ("1 at 0.003, 1 at 0.01, 1 at 0.03, of 2", False)
     assert criteria.spread(rows)[1]

@@ -120,7 +120,7 @@ def test_a_row_pools_its_seeds_and_keeps_what_each_found():
                sampled_tokens=1000 + seed, taught=0.5)
         for seed, tokens in enumerate((8, 16))
     ]  # fmt: skip
-    found = leaderboard.row_of(after, before)
+    found = leaderboard.row_of(after, leaderboard.start_of(before))
     assert (found["seeds"], found["accuracy"], found["mean_tokens"]) == (2, 1.0, 12.0)
     assert found["aes"] == pytest.approx((1 - 12 / 20) + 3 * (1.0 / 0.5 - 1))
     assert (found["dates"], found["sampled_tokens"], found["taught"]) == (["2026-01-01", "2026-01-02"], 1000.5, 0.5)
@@ -132,9 +132,9 @@ def test_a_row_pools_its_seeds_and_keeps_what_each_found():
 
 def test_a_row_of_a_bed_is_held_against_its_frontier():
     """A guesser on bed S that was a checker before: its tables name what it gave up, and where."""
-    before = [checker(BEFORE, 5)]
+    start = leaderboard.start_of([checker(BEFORE, 5)])
     rows = leaderboard.ranked(
-        [leaderboard.row_of([checker(name, most)], before) for name, most in (("kimi", 0), ("grpo", 4))]
+        [leaderboard.row_of([checker(name, most)], start) for name, most in (("kimi", 0), ("grpo", 4))]
     )
     assert [row["method"] for row in rows] == ["grpo", "kimi"]
     assert rows[1]["frontier"][0] == [4.0, rows[1]["accuracy"]]
