@@ -34,8 +34,7 @@ from concise_rl.methods.recipes import (
     load_class,
     resolve,
 )
-from concise_rl.methods.registry import RECIPES as RECIPES
-from concise_rl.methods.registry import closest
+from concise_rl.methods.registry import RECIPES, closest
 from concise_rl.methods.schedules import is_schedule, schedule_of
 from concise_rl.options import Action, Distillation, Guard, Teaching
 from concise_rl.reporting.run_record import without_secrets

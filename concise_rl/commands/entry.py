@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from concise_rl.commands import config as configuration
 from concise_rl.errors import UserError, printable, show_printable_tracebacks
+from concise_rl.methods.registry import RECIPES
 
 
 def through_hydra(task: Callable[[DictConfig], None], config_name: str) -> None:
@@ -37,7 +38,7 @@ def through_hydra(task: Callable[[DictConfig], None], config_name: str) -> None:
     failed: list[str] = []
     started = guarded(task, failed)
     try:
-        hydra.main(version_base="1.3", config_path=str(configuration.RECIPES), config_name=config_name)(started)()
+        hydra.main(version_base="1.3", config_path=str(RECIPES), config_name=config_name)(started)()
     except (HydraException, OmegaConfBaseException) as error:
         if os.environ.get("CONCISE_RL_TRACEBACK"):
             raise

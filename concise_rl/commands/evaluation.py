@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from concise_rl.commands import config as configuration
 from concise_rl.data import Prompt
 from concise_rl.errors import UserError
+from concise_rl.methods.registry import RECIPES
 from concise_rl.verifiers import Verifier
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def _recipe_is_embedded(config: DictConfig) -> bool:
     from concise_rl.model.loading import EMBEDDED
 
     name: Any = OmegaConf.to_container(config.model)  # as it stands: `hf` asks Hydra for its own name
-    recipe = configuration.RECIPES / "model" / f"{name['name']}.yaml"
+    recipe = RECIPES / "model" / f"{name['name']}.yaml"
     return recipe.is_file() and OmegaConf.load(recipe).model.path in EMBEDDED
 
 

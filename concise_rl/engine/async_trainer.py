@@ -105,8 +105,12 @@ class AsyncTrainer(RowsTrainer):
 
     # -- rows ---------------------------------------------------------------------------------------------------------
 
+    @property
+    def _samples_ahead(self) -> bool:
+        return self.args.max_staleness is not None and self._mode == "train"
+
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, *args, **kwargs):
-        if self.args.max_staleness is None or self._mode != "train":
+        if not self._samples_ahead:
             return super()._generate_single_turn(prompt_ids, images, multimodal_fields, *args, **kwargs)
         self._order()
         step = self.state.global_step
@@ -158,7 +162,7 @@ class AsyncTrainer(RowsTrainer):
 
     def _rollout(self, *args: Any) -> LocalRollout:
         rollout = super()._rollout(*args)
-        if self.args.max_staleness is None or self._mode != "train":
+        if not self._samples_ahead:
             return rollout
         return dataclasses.replace(rollout, version=self._version)
 

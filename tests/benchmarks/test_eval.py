@@ -15,6 +15,7 @@ from concise_rl.commands import config
 from concise_rl.commands.evaluate import default_folder, load_backend, planned
 from concise_rl.errors import DataError, UserError
 from concise_rl.evaluation import Evaluation
+from concise_rl.methods.registry import RECIPES
 from concise_rl.model.loading import load_test
 from concise_rl.testbeds import ChainSum
 
@@ -44,7 +45,7 @@ def evaluate(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def test_every_recipe_is_a_benchmark_and_has_a_line_in_the_docs():
     page = (ROOT / "docs" / "benchmarks.md").read_text()
-    for recipe in (config.RECIPES / "benchmark").glob("*.yaml"):
+    for recipe in (RECIPES / "benchmark").glob("*.yaml"):
         path = ["benchmark.path=x"] if recipe.stem in NEEDS_PATH else []
         (task,) = tasks(f"benchmark={recipe.stem}", *path)
         assert task.config.benchmark.hub or path

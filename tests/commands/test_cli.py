@@ -14,7 +14,7 @@ from benchmarks import readme
 from concise_rl.commands import config
 from concise_rl.errors import UserError
 from concise_rl.methods import method_names, selector_names
-from concise_rl.methods.registry import SHELVES
+from concise_rl.methods.registry import RECIPES, SHELVES
 from concise_rl.reporting.methods_table import method_entry, selector_entry
 
 ROOT = Path(__file__).parents[2]
@@ -86,7 +86,7 @@ def test_every_recipe_composes_and_its_components_build():
         assert config.method_of(composed).shapers
         config.trainer_fields(composed)
     for group in ("model", "data", "run", "peft", "tracking"):
-        for recipe in (config.RECIPES / group).glob("*.yaml"):
+        for recipe in (RECIPES / group).glob("*.yaml"):
             extra = ["model.path=x"] if recipe.stem == "hf" else []
             config.compose([f"{group}={recipe.stem}", *extra])
 

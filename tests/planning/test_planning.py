@@ -15,6 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from concise_rl.assets import REASONERS
 from concise_rl.commands import config
 from concise_rl.errors import UserError
+from concise_rl.methods.registry import RECIPES
 from concise_rl.planning import HARDWARE, LAYOUTS, MODELS, Plan, PlanRequest, describe, dimensions_of
 from concise_rl.planning.memory import activation_part, cache_columns, layer_bytes
 from concise_rl.planning.speed import forward_flops
@@ -50,7 +51,7 @@ def test_the_table_of_models_gives_their_published_parameters(path):
 
 
 def test_every_model_recipe_is_in_the_table():
-    for recipe in (config.RECIPES / "model").glob("*.yaml"):
+    for recipe in (RECIPES / "model").glob("*.yaml"):
         if recipe.stem != "hf":
             assert config.compose([f"model={recipe.stem}"]).model.path in MODELS, recipe.stem
 
