@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo tradeoff test test-vllm check docs wheel dist lock setup setup-test results readme clean
+.PHONY: demo tradeoff test test-vllm test-triton check docs wheel dist lock setup setup-test results readme clean
 
 demo: $(VENV)/.demo  ## train the embedded reasoner with HAPO; before and after
 	$(BIN)/concise-rl train method=hapo model=tiny data=chain_sum advantage.group_relative.scale=batch \
@@ -23,6 +23,10 @@ test: $(VENV)/.test check  ## static checks and all tests, a process a core of t
 
 test-vllm: $(VLLM_VENV)/.test  ## vLLM on this CPU, in an environment of its own: colocated, behind HTTP, evaluations
 	$(VLLM_VENV)/bin/python -m pytest tests/vllm
+
+test-triton: $(VENV)/.test  ## the kernels' machine code by the oldest Triton that pyproject.toml allows
+	$(INSTALL) --no-deps --upgrade --target $(VENV)/triton-oldest 'triton==$(shell sed -n 's/.*"triton>=\([0-9.]*\),.*/\1/p' pyproject.toml).*'
+	PYTHONPATH=$(VENV)/triton-oldest $(BIN)/python -m pytest tests/kernels/test_triton_compiled.py
 
 check: $(VENV)/.test  ## ruff, mypy, import contract
 	$(BIN)/ruff check .

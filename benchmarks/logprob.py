@@ -2,12 +2,11 @@
 
     python benchmarks/logprob.py                              # the table of docs/kernels.md: about half an hour
     python benchmarks/logprob.py --shapes smollm2 --repeats 1 # a first look
-    python benchmarks/logprob.py --device cuda                # on a GPU
 
-Every measurement is a process of its own: inputs are made, the peak of resident memory is reset, then one forward and
-backward is timed. The methods take turns, so that a busy machine slows all of them. Ratios are of processor seconds
-(CUDA: of seconds between events), medians over the repeats. `extra` is peak memory less that of the inputs and of the
-gradients that any method returns.
+On a GPU: `logprob_cuda.py`. Every measurement is a process of its own: inputs are made, the peak of resident memory is
+reset, then one forward and backward is timed. The methods take turns, so that a busy machine slows all of them. Ratios
+are of processor seconds, medians over the repeats. `extra` is peak memory less that of the inputs and of the gradients
+that any method returns.
 """
 
 from __future__ import annotations
@@ -33,11 +32,6 @@ SHAPES: dict[str, tuple[int, int, int, str]] = {
     "half": (1024, 576, 16384, "bfloat16"),
 }
 """Rows, hidden size, vocabulary, type of the inputs."""
-
-CUDA_SHAPES = {
-    "qwen2.5-1.5b": (8192, 1536, 151936, "bfloat16"),
-    "hidden 4096": (8192, 4096, 151936, "bfloat16"),
-}
 
 Inputs = dict[str, Any]
 
@@ -92,27 +86,25 @@ METHODS: dict[str, Callable[[Inputs], None]] = {
 }
 
 
-def inputs(shape: tuple[int, int, int, str], device: str, *, frozen: bool) -> Inputs:
+def inputs(shape: tuple[int, int, int, str], *, frozen: bool) -> Inputs:
     rows, hidden, vocabulary, dtype = shape
     generator = torch.Generator().manual_seed(0)
 
     def normal(*size: int) -> torch.Tensor:
-        return torch.randn(*size, generator=generator).to(device)
+        return torch.randn(*size, generator=generator)
 
     made: Inputs = {"hidden": normal(rows, hidden), "weight": normal(vocabulary, hidden) * hidden**-0.5}
     for name in ("hidden", "weight"):
         made[name] = made[name].to(getattr(torch, dtype)).requires_grad_(name == "hidden" or not frozen)
-    made["targets"] = torch.randint(vocabulary, (rows,), generator=generator).to(device)
+    made["targets"] = torch.randint(vocabulary, (rows,), generator=generator)
     return made | {"logprob_grad": normal(rows) / rows, "entropy_grad": normal(rows) / rows}
 
 
-def measure(method: str, shape: tuple[int, int, int, str], device: str, *, frozen: bool) -> dict[str, float]:
+def measure(method: str, shape: tuple[int, int, int, str], *, frozen: bool) -> dict[str, float]:
     """One forward and backward in this process."""
-    made = inputs(shape, device, frozen=frozen)
-    small = inputs((8, 16, 32, shape[3]), device, frozen=frozen)
+    made = inputs(shape, frozen=frozen)
+    small = inputs((8, 16, 32, shape[3]), frozen=frozen)
     METHODS[method](small)  # imports and thread pools
-    if device == "cuda":
-        return measure_cuda(METHODS[method], made)
     Path("/proc/self/clear_refs").write_text("5")
     start_mb = memory_mb("VmRSS")
     before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
@@ -126,27 +118,6 @@ def measure(method: str, shape: tuple[int, int, int, str], device: str, *, froze
         "peak_mb": peak,
         "extra_mb": peak - gradients / 2**20,
     }
-
-
-def measure_cuda(method: Callable[[Inputs], None], made: Inputs) -> dict[str, float]:
-    for _ in range(3):
-        made["hidden"].grad = made["weight"].grad = None
-        method(made)
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    made["hidden"].grad = made["weight"].grad = None
-    before = torch.cuda.memory_allocated()
-    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    start.record()
-    method(made)
-    end.record()
-    torch.cuda.synchronize()
-    seconds = start.elapsed_time(end) / 1e3
-    peak = (torch.cuda.max_memory_allocated() - before) / 2**20
-    gradients = sum(
-        t.grad.numel() * t.grad.element_size() for t in (made["hidden"], made["weight"]) if t.grad is not None
-    )
-    return {"cpu_seconds": seconds, "seconds": seconds, "peak_mb": peak, "extra_mb": peak - gradients / 2**20}
 
 
 def memory_mb(field: str) -> float:
@@ -175,7 +146,7 @@ def accuracy(device: str) -> dict[str, float]:
 
 
 def child(arguments: argparse.Namespace, method: str, shape: str, *, frozen: bool) -> dict[str, float]:
-    command = [sys.executable, __file__, "--child", method, shape, "--device", arguments.device]
+    command = [sys.executable, __file__, "--child", method, shape]
     environment = os.environ | {"OMP_NUM_THREADS": str(arguments.threads), "OMP_WAIT_POLICY": "PASSIVE"}
     done = subprocess.run(command + ["--frozen"] * frozen, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
@@ -184,9 +155,8 @@ def child(arguments: argparse.Namespace, method: str, shape: str, *, frozen: boo
 
 
 def table(arguments: argparse.Namespace) -> dict[str, Any]:
-    shapes = CUDA_SHAPES if arguments.device == "cuda" else SHAPES
     found: dict[str, Any] = {}
-    for name in arguments.shapes or shapes:
+    for name in arguments.shapes or SHAPES:
         for frozen in (False, True) if name == "smollm2" else (False,):
             # Plain products of half precision on a CPU are slower than all else, and no bound of anything.
             methods = [m for m in METHODS if m != "bare" or not (frozen or name == "half")]
@@ -199,7 +169,7 @@ def table(arguments: argparse.Namespace) -> dict[str, Any]:
                 method: {key: statistics.median(run[key] for run in some) for key in some[0]}
                 for method, some in runs.items()
             }
-            show(title, shapes[name], found[title])
+            show(title, SHAPES[name], found[title])
     return found
 
 
@@ -218,7 +188,6 @@ def show(title: str, shape: tuple[int, int, int, str], rows: dict[str, dict[str,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--shapes", nargs="+", help=f"of {', '.join(SHAPES)}; all where not given")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1, help="of a measurement's process; more make it less certain")
@@ -228,13 +197,12 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.child:
         method, shape = arguments.child
-        shapes = CUDA_SHAPES if arguments.device == "cuda" else SHAPES
-        print(json.dumps(measure(method, shapes[shape], arguments.device, frozen=arguments.frozen)))
+        print(json.dumps(measure(method, SHAPES[shape], frozen=arguments.frozen)))
         return
-    where = torch.cuda.get_device_name() if arguments.device == "cuda" else platform.processor() or platform.machine()
+    where = platform.processor() or platform.machine()
     print(f"{where}, torch {torch.__version__}, {arguments.threads} threads, {arguments.repeats} repeats")
     found = table(arguments)
-    errors = accuracy(arguments.device)
+    errors = accuracy("cpu")
     print(
         "\nlargest error of bfloat16 log-probs: " + ", ".join(f"{name} {error:.1e}" for name, error in errors.items())
     )

@@ -149,8 +149,11 @@ def load_backend(config: DictConfig) -> tuple[Backend, Any]:
     Raises:
         UserError: the model or tokenizer cannot be loaded, or the back end refuses a setting.
     """
+    import torch
+    from accelerate import PartialState
+
     from concise_rl.evaluation.backends import HTTPBackend, TransformersBackend, VLLMBackend
-    from concise_rl.model.loading import EMBEDDED, load_model, load_tokenizer
+    from concise_rl.model.loading import EMBEDDED, load_model, load_tokenizer, on_device
 
     options = configuration.to_object(config.backend, "backend")
     name = options.pop("name")
@@ -170,7 +173,10 @@ def load_backend(config: DictConfig) -> tuple[Backend, Any]:
     if name == "vllm":
         loading = {key: config.model[key] for key in ("dtype", "revision", "trust_remote_code")}
         return VLLMBackend(EMBEDDED.get(config.model.path, config.model.path), **loading, **options), tokenizer
-    return TransformersBackend(load_model(config.model), tokenizer, **options), tokenizer
+    device = PartialState().device
+    if device.type == "mps":  # it has no float64, which tokens are drawn in
+        device = torch.device("cpu")
+    return TransformersBackend(on_device(load_model(config.model), device), tokenizer, **options), tokenizer
 
 
 def evaluate_task(

@@ -43,6 +43,11 @@ class FlatRows:
         return torch.arange(self.shape.numel(), device=self.projection.target_N.device)
 
 
+def gradient_follows(*tensors: Tensor | None) -> bool:
+    """Whether autograd may ask for one's gradient; a function's own `needs_input_grad` is true under `no_grad` too."""
+    return torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in tensors)
+
+
 def flatten(
     hidden: Tensor,
     weight: Tensor,

@@ -2,7 +2,7 @@
 
 - `reference`: plain torch with logits in memory; the specification.
 - `blocked`: plain torch on cache-sized tiles; any device.
-- `triton`: CUDA; tiles that stay in L2, folded by Triton, and a fused forward where no gradient follows.
+- `triton`: CUDA; tiles folded by Triton, and a fused forward where no gradient follows.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ CPU_TILE = TileShape(rows=1024, columns=1024)
 """4 MB of float32: in a shared last-level cache with its two spare copies. Half the rows cost the products a fifth more
 time, twice the columns cost the folds as much (measured: `benchmarks/logprob.py`)."""
 
-CUDA_TILE = TileShape(rows=2048, columns=4096)
-"""32 MB of float32: less than the 50 MB of L2 of an H100 (not measured)."""
+CUDA_TILE = TileShape(rows=4096, columns=16384)
+"""256 MB of float32. Tiles of 32 MB stay in the L2 of an H100 and cost up to 1.7 times as much: at a small hidden size
+the host cannot launch kernels as fast as they end (measured: `benchmarks/logprob_cuda.py --sweep`)."""
 
 STRIP_BYTES = {"cpu": 512 << 20, "cuda": 1 << 30}
 """`linear_policy_loss` keeps the logits of a strip of rows over the whole vocabulary: as many rows as a tile, or fewer.

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from concise_rl.kernels import backends, reference, shards
-from concise_rl.kernels.arguments import Entropy, flatten
+from concise_rl.kernels.arguments import Entropy, flatten, gradient_follows
 from concise_rl.kernels.tiles import Projection, Statistics, Upstream, sweep_gradients
 
 
@@ -88,7 +88,8 @@ def linear_logprob(
     if chosen.name == "reference":
         logprob_K, entropy_K, lse_K = reference.log_probs(p)
     else:
-        call = _Call(chosen, entropy, group, p.target_N, p.pre_N, p.post_N)
+        follows = gradient_follows(p.hidden_NH, p.weight_VH, p.bias_V)
+        call = _Call(chosen, entropy, group, follows, p.target_N, p.pre_N, p.post_N)
         logprob_K, entropy_K, lse_K = _LinearLogProb.apply(p.hidden_NH, p.weight_VH, p.bias_V, call)
     if entropy == "nograd":
         entropy_K = entropy_K.detach()
@@ -103,6 +104,7 @@ class _Call:
     backend: backends.Backend
     entropy: Entropy
     group: Any
+    gradient_follows: bool
     target_N: Tensor
     pre_N: Tensor | None
     post_N: Tensor | None
@@ -118,9 +120,8 @@ class _LinearLogProb(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.set_materialize_grads(False)  # an entropy that is only logged costs nothing backward
         projection = call.projection(hidden_NH, weight_VH, bias_V)
-        wants_gradient = any(ctx.needs_input_grad[:3])
         statistics = call.backend.statistics(
-            projection, entropy=call.entropy != "none", gradient_follows=wants_gradient
+            projection, entropy=call.entropy != "none", gradient_follows=call.gradient_follows
         )
         statistics = shards.merged(statistics, call.group)
         ctx.save_for_backward(hidden_NH, weight_VH, bias_V, *vars(statistics).values())

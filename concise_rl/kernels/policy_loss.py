@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from concise_rl.errors import UserError
 from concise_rl.kernels import backends, shards
-from concise_rl.kernels.arguments import Entropy, FlatRows, flatten
+from concise_rl.kernels.arguments import Entropy, FlatRows, flatten, gradient_follows
 from concise_rl.kernels.logprob import LogProbs, linear_logprob
 from concise_rl.kernels.tiles import (
     Gradients,
@@ -71,9 +71,7 @@ def linear_policy_loss(
     chosen = backends.choose(backend, hidden.device, workspace_mb)
     options: dict[str, Any] = {"bias": bias, "temperature": temperature, "mask": mask, "softcap": softcap}
     options |= {"logit_scale": logit_scale, "vocab_start": vocab_start, "group": group}
-    differentiated = [hidden, weight, *([] if bias is None else [bias])]
-    needs_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in differentiated)
-    if chosen.name == "reference" or not needs_gradient:
+    if chosen.name == "reference" or not gradient_follows(hidden, weight, bias):
         found = linear_logprob(
             hidden, weight, targets, entropy=entropy, backend=backend, workspace_mb=workspace_mb, **options
         )

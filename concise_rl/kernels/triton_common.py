@@ -53,8 +53,9 @@ def fold_statistics(z_nv, largest_n, sum_n, shifted_n, target_logit_n, is_target
 
 @triton.jit
 def load_rows(values_N, row_n, rows):
-    """One value a row, 1 beyond the last row; None stays None."""
-    return None if values_N is None else tl.load(values_N + row_n, mask=row_n < rows, other=1.0)
+    """One value a row, 1 beyond the last row. What may be absent is tested by its caller: no kernel returns None before
+    Triton 3.7."""
+    return tl.load(values_N + row_n, mask=row_n < rows, other=1.0)
 
 
 INTERPRETED = not isinstance(load_rows, triton.JITFunction)

@@ -50,8 +50,8 @@ def statistics_kernel(
 ):
     row_n = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside_n = row_n < rows
-    pre_n = load_rows(pre_N, row_n, rows)
-    post_n = load_rows(post_N, row_n, rows)
+    pre_n = None if pre_N is None else load_rows(pre_N, row_n, rows)
+    post_n = None if post_N is None else load_rows(post_N, row_n, rows)
     target_n = tl.load(target_N + row_n, mask=inside_n, other=-1) - first_column
     largest_n = tl.load(max_N + row_n, mask=inside_n, other=MINIMUM)
     sum_n = tl.load(sum_exp_N + row_n, mask=inside_n, other=0.0)
@@ -96,12 +96,12 @@ def gradient_kernel(
 ):
     row_n = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside_n = row_n < rows
-    pre_n = load_rows(pre_N, row_n, rows)
-    post_n = load_rows(post_N, row_n, rows)
+    pre_n = None if pre_N is None else load_rows(pre_N, row_n, rows)
+    post_n = None if post_N is None else load_rows(post_N, row_n, rows)
     target_n = tl.load(target_N + row_n, mask=inside_n, other=-1) - first_column
     largest_n = load_rows(max_N, row_n, rows)
     scale_n = load_rows(scale_N, row_n, rows)
-    entropy_scale_n = load_rows(entropy_scale_N, row_n, rows)
+    entropy_scale_n = None if entropy_scale_N is None else load_rows(entropy_scale_N, row_n, rows)
     logprob_grad_n = load_rows(logprob_grad_N, row_n, rows)
     offset_n1 = row_n.to(tl.int64)[:, None] * columns
     for start in range(0, columns, COLUMNS):

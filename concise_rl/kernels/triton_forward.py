@@ -107,8 +107,8 @@ def forward_kernel(
 ):
     row_start, stretch = place_of_program(rows, stretches, GROUP, ROWS)
     row_n = row_start + tl.arange(0, ROWS)
-    pre_n = load_rows(pre_N, row_n, rows)
-    post_n = load_rows(post_N, row_n, rows)
+    pre_n = None if pre_N is None else load_rows(pre_N, row_n, rows)
+    post_n = None if post_N is None else load_rows(post_N, row_n, rows)
     target_n = tl.load(target_N + row_n, mask=row_n < rows, other=-1)
     largest_n = tl.full((ROWS,), MINIMUM, tl.float32)
     sum_n = tl.zeros((ROWS,), tl.float32)

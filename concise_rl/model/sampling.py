@@ -80,7 +80,7 @@ def sample_tokens(
     batch_rows = min(batch_rows or len(prompt_ids), len(prompt_ids))
     settings = _Settings(max_new_tokens, temperature, top_p, top_k, min_p, frozenset(eos_token_ids), pad_token_id)
     finished, drawn = on_finished or (lambda row, tokens: None), on_drawn or (lambda row, logprob: None)
-    with evaluating(model), without_router_logits(model.config.get_text_config()):
+    with evaluating(model), without_router_logits(model.config.get_text_config()), without_cudnn_attention():
         if supports_plain_cache(model):
             return _sample_with_cache(model, prompt_ids, seeds, settings, batch_rows, finished, drawn)
         if on_drawn is not None:
@@ -113,6 +113,18 @@ def without_router_logits(config: Any) -> Iterator[None]:
     finally:
         if asked:
             config.output_router_logits = True
+
+
+@contextmanager
+def without_cudnn_attention() -> Iterator[None]:
+    """Not cuDNN's attention inside: it plans for each number of rows and columns anew, and here a column comes with
+    every token (on an H100 3.7 times the time of sampling, docs/performance.md)."""
+    chosen = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(chosen)
 
 
 @dataclass(frozen=True)
@@ -248,7 +260,9 @@ def _prefill(
     of_row_R = torch.tensor([place[prompt] for prompt in prompts], device=model.device)
     ids_QL, mask_QL = left_pad(distinct, settings.pad_token_id, model.device)
     cache = Cache(layers=[GrowingLayer() for _ in DynamicCache(config=model.config).layers])
-    keep = {"logits_to_keep": 1} if "logits_to_keep" in forward_parameters(model) else {}
+    # By index, as a slice is not contiguous, and torch's bfloat16 product on a CPU then copies the head for each row.
+    last = torch.tensor([ids_QL.shape[1] - 1], device=model.device)
+    keep = {"logits_to_keep": last} if "logits_to_keep" in forward_parameters(model) else {}
     output = model(
         input_ids=ids_QL,
         attention_mask=mask_QL,

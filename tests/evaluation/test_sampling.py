@@ -35,6 +35,28 @@ def test_greedy_equals_generate_token_by_token(model, prompts):
         assert got == expected
 
 
+def test_cudnn_attention_plans_for_no_column(model, prompts):
+    """Its plan for each length costs more than the length itself; whoever sampled has the choice back afterwards."""
+    seen = []
+    hook = model.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cuda.cudnn_sdp_enabled()))
+    chosen = torch.backends.cuda.cudnn_sdp_enabled()
+    sample_tokens(model, prompts[:2], max_new_tokens=3, temperature=1.0, **COMMON)
+    hook.remove()
+    assert seen
+    assert not any(seen)
+    assert torch.backends.cuda.cudnn_sdp_enabled() == chosen
+
+
+def test_the_head_gets_rows_without_gaps(model, prompts):
+    """From a slice torch's bfloat16 product on a CPU copies the head's weight for every row."""
+    seen = []
+    hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, x: seen.append(x[0].is_contiguous()))
+    sample_tokens(model, prompts, max_new_tokens=3, temperature=1.0, batch_rows=7, **COMMON)
+    hook.remove()
+    assert seen
+    assert all(seen)
+
+
 def test_learned_positions_at_the_last_place(prompts):
     """GPT-2 looks its positions up in a table: a row that ran past its end would fail."""
     from transformers import GPT2Config, GPT2LMHeadModel
