@@ -233,7 +233,7 @@ def guard_of(config: DictConfig) -> Guard:
         UserError: a field is out of range, or the sampler could not be taken back.
     """
     guard = to_object(config.guard, "guard")
-    if guard.action is Action.rollback and config.trainer.get("use_vllm"):
+    if guard.action is Action.rollback and (config.trainer.get("use_vllm") or config.trainer.get("async_server")):
         raise UserError(
             "guard.action=rollback rebuilds the trainer, which a vLLM engine does not survive: use guard.action=stop"
         )

@@ -30,16 +30,14 @@ def server_arguments(config: DictConfig) -> list[str]:
     in which the trainer computes.
 
     Raises:
-        UserError: no server could load it: a GGUF file that a package carries.
+        UserError: no server could load it: a GGUF file.
     """
     from concise_rl.model.adapters import base_spec, is_adapter
-    from concise_rl.model.loading import EMBEDDED, PACKAGE
+    from concise_rl.model.loading import EMBEDDED, is_gguf
 
     spec = base_spec(config.model) if is_adapter(config.model.path) else config.model
-    if spec.path.startswith(PACKAGE):
-        raise UserError(
-            f"model.path={spec.path}: the server reads no GGUF file of a package; save it as a folder first"
-        )
+    if is_gguf(spec.path):
+        raise UserError(f"model.path={spec.path}: the server reads no GGUF file; save it as a folder first")
     arguments = [EMBEDDED.get(spec.path, spec.path), "--dtype", _dtype(config)]
     if spec.revision:
         arguments += ["--revision", spec.revision, "--tokenizer-revision", spec.revision]

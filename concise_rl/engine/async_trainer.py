@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from concise_rl.engine.disk import CheckpointError
 from concise_rl.engine.forward import other_back_end
 from concise_rl.engine.resuming import generation_window
 from concise_rl.engine.rows import RowsTrainer
-from concise_rl.engine.settings import REFUSED
 from concise_rl.errors import UserError
 from concise_rl.methods.losses.importance import Importance
 from concise_rl.methods.method import Method
@@ -70,6 +68,8 @@ class AsyncTrainer(RowsTrainer):
         self._sampler = sampler
         self._ahead: deque[Ahead] = deque()
         self._version = 0
+        if self.args.async_server:
+            raise UserError("async_server=true: ServerTrainer has the server; use it, or set async_server=false")
         if self.args.max_staleness is None:
             return
         check_async(self.args, self.method, self.teaching, adapter=is_peft_model(self.model))
@@ -178,15 +178,6 @@ class AsyncTrainer(RowsTrainer):
     def _facts(self) -> dict[str, Any]:
         return super()._facts() | {"max_staleness": self.args.max_staleness}
 
-    def _check_continues(self, folder: str, saved: Mapping[str, Any]) -> None:
-        super()._check_continues(folder, saved)
-        before, now = saved.get("max_staleness"), self.args.max_staleness
-        if before != now:
-            raise UserError(
-                f"max_staleness={now}, {folder} was trained with {before}: {REFUSED['trainer.max_staleness']}; keep "
-                "it, or start anew in another run.dir"
-            )
-
     def _save_beside(self, folder: Path) -> None:
         super()._save_beside(folder)
         if self.args.max_staleness is not None:
@@ -212,7 +203,7 @@ def check_async(args: Any, method: Method, teaching: Teaching, *, adapter: bool)
     Raises:
         UserError: the setting, and what to set instead.
     """
-    if args.max_staleness is None:
+    if args.max_staleness is None or args.async_server:
         return
     if args.max_staleness < 0:
         raise UserError(f"trainer.max_staleness={args.max_staleness}: give 0 or more steps, 1 is usual")

@@ -80,10 +80,14 @@ class ConciseConfig(LeanConfig):
     Attributes:
         max_staleness: optimizer steps that the weights which sample a row may be behind those that learn from it; a
             process of its own samples ahead by so many. None samples in the trainer's process, step by step.
+        async_server: a vLLM server samples ahead, and TRL's asynchronous trainer learns: `ServerTrainer`.
     """
 
     max_staleness: int | None = field(
         default=None, metadata={"help": "Optimizer steps that a process of its own samples ahead."}
+    )
+    async_server: bool = field(
+        default=False, metadata={"help": "A vLLM server samples ahead, and TRL's asynchronous trainer learns."}
     )
 
     refused: ClassVar[dict[str, str]] = LeanConfig.refused | {
@@ -109,7 +113,7 @@ class ConciseConfig(LeanConfig):
         """
         args = cls("concise-rl-run") if args is None else args
         config = cls.__new__(type(args) if isinstance(args, cls) else cls)
-        own = {"max_tokens_per_microbatch": cls.max_tokens_per_microbatch, "max_staleness": cls.max_staleness}
+        own = {name: getattr(cls, name) for name in ("max_tokens_per_microbatch", "max_staleness", "async_server")}
         config.__dict__.update(own | vars(args))
         decided = {name for kind in ("the loss", "sampling") for name in EFFECTIVE[kind].split()}
         for name in sorted(decided & recipe.keys()):
@@ -140,7 +144,7 @@ EFFECTIVE: dict[str, str] = {
         "num_generations num_generations_eval max_completion_length temperature top_p top_k min_p repetition_penalty "
         "generation_kwargs cache_implementation chat_template_kwargs ds3_gather_for_generation "
         "use_transformers_continuous_batching transformers_continuous_batching_config use_transformers_paged "
-        "max_staleness"
+        "max_staleness async_server"
     ),
     "sampling with vLLM": (
         "use_vllm vllm_mode vllm_model_impl vllm_enable_sleep_mode vllm_structured_outputs_regex vllm_server_base_url "

@@ -16,6 +16,7 @@ from safetensors.torch import save_model
 from concise_rl.engine.lean import LeanTrainer
 from concise_rl.engine.reference import REFERENCE_FILE, load_beside
 from concise_rl.engine.saving import Resumable, check_optimizer
+from concise_rl.engine.settings import REFUSED
 from concise_rl.errors import UserError
 from concise_rl.methods.method import Method, States
 
@@ -99,6 +100,12 @@ def check_continues(folder: str, saved: Mapping[str, Any], now: Mapping[str, Any
                 f"{name}={now[name]}, {folder} was trained with {saved[name]}, so prompts would be skipped or "
                 "repeated: keep trainer.num_generations, trainer.num_iterations and the product of ranks, "
                 "trainer.per_device_train_batch_size and trainer.gradient_accumulation_steps"
+            )
+    for name in ("max_staleness", "weight_sync_steps"):
+        if saved.get(name) != now.get(name):
+            raise UserError(
+                f"{name}={now.get(name)}, {folder} was trained with {saved.get(name)}: "
+                f"{REFUSED['trainer.max_staleness']}; keep it, or start anew in another run.dir"
             )
     check_prompts(folder, saved, now["prompts"])
 

@@ -22,10 +22,11 @@ from torch import Tensor
 from concise_rl.batch import SAMPLED_TOKENS
 from concise_rl.data.bounded import Bounded
 from concise_rl.data.templates import RENDERED, apply_template, token_ids
-from concise_rl.engine.collect import Collected, collect, repetition_ngram_of
+from concise_rl.engine.collect import Collected
 from concise_rl.engine.generate import DealtGenerate
-from concise_rl.engine.groups import DatasetRow, Sample, judge, refill
+from concise_rl.engine.groups import DatasetRow, Sample, refill
 from concise_rl.engine.order import EpochSampler, PromptSource
+from concise_rl.engine.outcome import batch_of, judged
 from concise_rl.engine.resuming import ResumableTrainer
 from concise_rl.errors import UserError
 from concise_rl.methods.contracts import Component, Cut
@@ -151,18 +152,9 @@ class RowsTrainer(ResumableTrainer):
         return samples, generated
 
     def _judged(self, rows: Sequence[DatasetRow], rollouts: Sequence[LocalRollout]) -> list[LocalRollout]:
-        verdicts = judge(
-            self.verifier,
-            [(rollout.completion, row["reference"]) for rollout, row in zip(rollouts, rows, strict=True)],
-            [self.vocabulary.cut_off(rollout.token_ids) for rollout in rollouts],
-            truncated=self.teaching.truncated,
-            deadline_seconds=self.verify_deadline_seconds,
-            think_end=self.vocabulary.think_end,
+        return judged(
+            rollouts, rows, self.verifier, self.vocabulary, self.teaching, deadline_seconds=self.verify_deadline_seconds
         )
-        return [
-            dataclasses.replace(rollout, verdict=verdict, reference=row["reference"])
-            for rollout, verdict, row in zip(rollouts, verdicts, rows, strict=True)
-        ]
 
     def _cut(self, samples: list[Sample]) -> list[Sample]:
         """This rank's samples as the method's cut leaves them; what is shorter than it was is judged again.
@@ -191,14 +183,8 @@ class RowsTrainer(ResumableTrainer):
 
     def _batch_of(self, rows: list[LocalRollout], group_size: int, components: Sequence[Component]) -> Collected:
         """Rows of all ranks as the batch that these components ask for."""
-        return collect(
-            rows,
-            group_size=group_size,
-            step=self.state.global_step,
-            vocabulary=self.vocabulary,
-            needs=frozenset().union(*(c.needs for c in components)),
-            repetition_ngram=repetition_ngram_of(components),
-        )
+        step = self.state.global_step
+        return batch_of(rows, components, group_size=group_size, step=step, vocabulary=self.vocabulary)
 
     def _rollout(
         self, row: DatasetRow, prompt_ids: Sequence[int], ids: Sequence[int], mask: Any, logprobs: Any

@@ -21,6 +21,7 @@ REFUSED: dict[str, str] = {
     "trainer.generation_batch_size": "rollouts would be used twice or never",
     "trainer.ignore_data_skip": "the prompts of this epoch would be drawn again",
     "trainer.max_staleness": "rows that were sampled ahead would be lost",
+    "trainer.async_server": "rows that were sampled ahead would be lost",
     "trainer.optim*": "the optimizer's moments are another's",
     "method.*": "the state is another method's",
     "distill.*": "the loss is another",

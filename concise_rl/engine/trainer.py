@@ -27,18 +27,18 @@ from concise_rl.engine.dataset import training_dataset as training_dataset
 from concise_rl.engine.groups import check_teaching, leave_out
 from concise_rl.engine.lean import ConciseConfig as ConciseConfig
 from concise_rl.engine.order import PromptSource
+from concise_rl.engine.outcome import step_record
 from concise_rl.engine.reference import check_moving
 from concise_rl.engine.resuming import check_window
 from concise_rl.engine.rows import Generation
 from concise_rl.errors import UserError
 from concise_rl.methods.contracts import Component
 from concise_rl.methods.method import Method, Result
-from concise_rl.methods.metrics import step_metrics
 from concise_rl.methods.recipes import as_method
 from concise_rl.model.loading import EMBEDDED
 from concise_rl.options import Teaching, ZeroVariance
 from concise_rl.ranks import every_rank
-from concise_rl.rollouts import Finish, StepRecord, StepSink, TokenVocabulary, single_token
+from concise_rl.rollouts import StepSink, TokenVocabulary, single_token
 from concise_rl.verifiers import MathAnswer, Verifier
 
 SIGNALS = frozenset(OPTIONAL_FIELDS)
@@ -225,20 +225,11 @@ class ConciseTrainer(AsyncTrainer):
 
     def _write(self, output: dict[str, Any], collected: Collected, result: Result, training: bool) -> None:
         """Credit and mask into what trains, metrics into the logs, the step to whoever wants to see it."""
-        taught = collected.batch.replace(counts=result.counts)
-        metrics = step_metrics(collected.batch, result.reward, result.credit, taught=taught) | result.metrics
-        if self.method.filters or self.teaching.leaves_out:
-            metrics["left_out_frac"] = float((~result.counts & collected.batch.scorable).double().mean())
-        if self.method.cut:
-            metrics["cut_frac"] = collected.finishes.count(Finish.cut.value) / len(collected.finishes)
-        self._replace_trl_logs(metrics, result.reward, result.credit)
+        record = step_record(collected, result, self.method, self.teaching)
+        self._replace_trl_logs(record.metrics, result.reward, result.credit)
         output["advantages"] = self._own_credit(result.credit, output["completion_ids"].shape[1])
         self._leave_out(output, result.counts)
         if training and self.accelerator.is_main_process:
-            record = StepRecord(
-                taught, result.reward, result.credit, collected.prompts, collected.completions, metrics,
-                collected.finishes,
-            )  # fmt: skip
             for sink in self.sinks:
                 sink.on_rollouts(record)
 

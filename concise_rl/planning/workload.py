@@ -55,7 +55,7 @@ class Hardware:
 _H100: dict[str, Any] = {
     "device": "cuda", "memory": 79.6 * 2**30, "usable": 0.95, "flops": 989e12, "efficiency": 0.40,
     "bandwidth": 0.7 * 3.35e12, "link": 0.7 * 450e9, "eager_seconds": 8e-4, "engine_seconds": 1e-4, "strip": 2**30,
-    "strip_rows": 2048,
+    "strip_rows": 4096,
 }  # fmt: skip
 
 HARDWARE: dict[str, Hardware] = {
@@ -184,7 +184,8 @@ def workload_of(
     mean = options.get("completion_tokens", (limit + 1) // 2)
     if mean > limit:
         raise UserError(f"completion_tokens={mean}: the mean is above trainer.max_completion_length={limit}")
-    vllm = trainer.get("vllm_mode", "colocate") if trainer.get("use_vllm", False) else None
+    served = bool(trainer.get("async_server", False))
+    vllm = "server" if served else trainer.get("vllm_mode", "colocate") if trainer.get("use_vllm", False) else None
     beta = float(trainer.get("beta", 0.0))
     # With vLLM, TRL scores what was sampled once more, to correct for the engine's rounding.
     scored_again = bool(vllm) or bool(SCORES & needs) or int(trainer.get("num_iterations", 1)) > 1
@@ -199,6 +200,6 @@ def workload_of(
         lora_rank=int(lora.r) if lora else 0, reference=beta > 0 and not lora,
         extra_passes=int(scored_again) + int(beta > 0),
         vllm=vllm, vllm_share=float(trainer.get("vllm_gpu_memory_utilization", 0.3)),
-        staleness=trainer.get("max_staleness"),
+        staleness=None if served else trainer.get("max_staleness"),
         vllm_sleeps=bool(trainer.get("vllm_enable_sleep_mode", False)), history=history, layout=layout,
     )  # fmt: skip

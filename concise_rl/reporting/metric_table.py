@@ -162,7 +162,7 @@ _TRAINED = (
         "staleness",
         "staleness",
         "steps",
-        "optimizer steps from the weights that sampled the step's rows to those that learn; only under engine=async",
+        "optimizer steps from the weights that sampled the step's rows to those that learn; where rows come ahead",
         _STEP,
     ),
     Metric(

