@@ -4,7 +4,8 @@
     python benchmarks/efforts.py --table         # trains nothing: page and picture from the runs that are there
 
 TOPS is `concise-rl pipeline recipe=tops`, three seeds; its control tunes on a random right answer of the same store,
-with the plain prompt too. RL is `method=effort`, one seed. What is there is not run again.
+with the plain prompt too; TOPS-DPO goes on from TOPS with its pairs. CRISP draws the plain prompt to the medium level.
+RL is `method=effort`, one seed. What is there is not run again.
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ MODEL = ("model=tiny_efforts", "data=running_total")
 MODELS = {"start": "", "TOPS": "tops-0/tops", "RL": "effort-0"}
 """Whose levels are shown, and the run that made them."""
 
+REFRESH = {"crisp": 50, "crisp_fixed": 0}
+"""CRISP's runs, and after how many steps its teacher is a new copy; 0: never."""
+
+CRISP = ("method=grpo", "distill=crisp", r"distill.instruction='{question}\n\n{reasoning effort: efficient}'")
+
 
 def make(folder: Path, seeds: list[int]) -> None:
     """All runs that are not there yet, and each model's evaluation at the levels."""
@@ -44,6 +50,18 @@ def make(folder: Path, seeds: list[int]) -> None:
             )
             rates = ("tuning.learning_rate=1e-4", "tuning.num_train_epochs=3")
             call("tune", *MODEL, f"rows={rows}", f"run.dir={run}", f"seed={seed}", *rates, "overwrite=true")
+        again, pairs, run = made / "again.jsonl", made / "pairs.jsonl", made / "dpo"
+        if not (run / "summary.json").exists():
+            start = f"model.path={made}/tops/model"
+            call("sample", *MODEL, start, f"store={again}", "evaluation.samples=8", f"evaluation.seed={seed}")
+            call("select", "selector=tops_dpo", f"stores={again}", f"out={pairs}")
+            rates = (f"seed={seed}", "tuning.learning_rate=3e-5", "overwrite=true")
+            call("tune", "recipe=dpo", *MODEL, start, f"rows={pairs}", f"run.dir={run}", *rates)
+        for stem, refresh in REFRESH.items():
+            run = folder / f"{stem}-{seed}"
+            if not (run / "summary.json").exists():
+                copies = (f"distill.refresh={refresh}", f"seed={seed}", f"run.dir={run}", "overwrite=true")
+                call("train", *MODEL, *CRISP, *copies)
     if not (folder / "effort-0" / "summary.json").exists():
         call("train", "method=effort", *MODEL, "shaper.effort.ub=10", f"run.dir={folder}/effort-0", "overwrite=true")
     for name, stem in MODELS.items():
@@ -57,6 +75,18 @@ def whole(run: Path) -> tuple[int, int]:
     """Tokens sampled and trained on by a run on the tag model's answers, with those that made the tag model."""
     (sampled, trained), (before, taught) = cost(run), cost(run.parent / "tag")
     return sampled + before, trained + taught
+
+
+def with_pairs(run: Path) -> tuple[int, int]:
+    """What TOPS took, and the DPO after it."""
+    (sampled, trained), (again, taught) = whole(run), cost(run.parent / "dpo")
+    return sampled + again, trained + taught
+
+
+def rollouts(run: Path) -> tuple[int, int]:
+    """CRISP learns from every token that it samples."""
+    sampled = cost(run)[0]
+    return sampled, sampled
 
 
 def at_levels(folder: Path) -> list[list[str]]:
@@ -74,8 +104,15 @@ def at_levels(folder: Path) -> list[list[str]]:
 
 def page(folder: Path, seeds: list[int]) -> str:
     """The Markdown of docs/results/efforts.md."""
-    runs = {name: [folder / f"tops-{seed}" / stem for seed in seeds] for name, stem in
-            (("TOPS: least effort that is right, SFT", "tops"), ("random right, SFT", "random"))}  # fmt: skip
+    tops, random = ([folder / f"tops-{seed}" / stem for seed in seeds] for stem in ("tops", "random"))
+    copied, fixed = ([folder / f"{stem}-{seed}" for seed in seeds] for stem in REFRESH)
+    rows = [
+        row("TOPS: least effort that is right, SFT", tops, whole),
+        row("TOPS, then DPO on its pairs", tops, with_pairs, lambda run: run.parent / "dpo" / "evaluation-after.jsonl"),
+        row("random right, SFT", random, whole),
+        row("CRISP: the plain prompt drawn to medium", copied, rollouts),
+        row("CRISP, its teacher never copied", fixed, rollouts),
+    ]
     return (
         "# The reasoner that reads efforts\n\n"
         "`model=tiny_efforts` on `running_total`, 512 test problems, temperature 1; [...] is the 95 % interval over\n"
@@ -83,9 +120,10 @@ def page(folder: Path, seeds: list[int]) -> str:
         + markdown_table([["", "low", "medium", "high"], *at_levels(folder)])
         + "\n![accuracy against tokens at low, medium and high effort](efforts.svg)\n\n"
         "TOPS and RL are seed 0. RL is `method=effort shaper.effort.ub=10`, 120 steps of 16 prompts x 8 completions,\n"
-        "half of the prompts asked for low effort. TOPS and its control, a random right answer of the same store, at\n"
-        "plain prompts; what was sampled and trained on counts all stages, the tag model's too:\n\n"
-        + markdown_table([HEADER, *(row(name, own, whole) for name, own in runs.items())])
+        "half of the prompts asked for low effort. TOPS, its pairs, its control (a random right answer of the same\n"
+        "store) and CRISP (120 steps, the teacher reads the words for medium) at plain prompts; what was sampled and\n"
+        "trained on counts all stages, the tag model's too:\n\n"
+        + markdown_table([HEADER, *rows])
         + f"\n`python benchmarks/efforts.py`, {processor()}, two-core virtual machine,\n"
         f"{time.strftime('%Y-%m-%d')}, commit {commit()}.\n"
     )

@@ -31,9 +31,13 @@ TUNED = {
     "DART, quotas by difficulty, SFT": ("dart_prop2diff", "sft", SFT),
     "shortest right, SFT": ("long2short", "sft", SFT),
     "shortest right, DPO": ("long2short_dpo", "dpo", ["tuning.learning_rate=3e-5"]),
+    "shortest right, SimPO": ("long2short_dpo", "simpo", ["tuning.learning_rate=3e-5"]),
     "O1-Pruner, weighted": ("o1_pruner", "weighted", ["tuning.learning_rate=1e-4", "tuning.num_train_epochs=3"]),
 }
 """What is compared: selector, recipe, and what the embedded model needs in place of a language model's settings."""
+
+SHARES = ("0.75", "0.5", "0.25")
+"""Of the start, in its averages with the model that was tuned on the shortest right answers (Kimi's merging)."""
 
 HEADER = ["", "seeds", "accuracy", "tokens", "tokens by seed", "accuracy, points", "tokens, %", "sampled, thousand",
           "trained, thousand"]  # fmt: skip
@@ -44,18 +48,27 @@ def call(*words: str) -> None:
     subprocess.run([sys.executable, "-m", "concise_rl.cli", *words], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
+def stem(selector: str, recipe: str) -> str:
+    """Of a run's folder: the selector, and the recipe where another one tunes on the same pairs."""
+    return "-".join([selector, *(["simpo"] if recipe == "simpo" else [])])
+
+
 def make(folder: Path, seed: int) -> None:
     """All runs of a seed that are not there yet."""
     store = folder / f"samples-{seed}.jsonl"
     call("sample", f"store={store}", f"evaluation.seed={seed}")
     for name, (selector, recipe, settings) in TUNED.items():
-        run = folder / f"{selector}-{seed}"
+        run = folder / f"{stem(selector, recipe)}-{seed}"
         if (run / "summary.json").exists():
             continue
         rows = folder / f"{selector}-{seed}.jsonl"
         call("select", f"selector={selector}", f"stores={store}", f"out={rows}", f"seed={seed}")
         call("tune", f"recipe={recipe}", f"rows={rows}", f"run.dir={run}", f"seed={seed}", *settings, "overwrite=true")
         print(f"seed {seed}: {name} done", flush=True)
+    merged = folder / f"merge-{seed}"
+    if not (merged / "sweep.json").exists():
+        tuned = str(folder / f"long2short-{seed}" / "model")
+        call("merge", "embedded:tiny", tuned, "--sweep", ",".join(SHARES), "--out", str(merged), "benchmark=chain_sum")
     run = folder / f"hapo-{seed}"
     if not (run / "summary.json").exists():
         call("train", "method=hapo", f"run.dir={run}", f"seed={seed}", "overwrite=true")
@@ -72,12 +85,23 @@ def cost(run: Path) -> tuple[int, int]:
     return tokens, round(sum(line["mean_tokens"] * size * (1 - line["zero_credit_frac"]) for line in lines))
 
 
-def row(name: str, runs: list[Path], spent: Callable[[Path], tuple[int, int]] = cost) -> list[str]:
-    """One line of the table: the seeds pooled, each problem with all its samples; `spent` is what a run took."""
+def row(
+    name: str,
+    runs: list[Path],
+    spent: Callable[[Path], tuple[int, int]] = cost,
+    ends: Callable[[Path], Path] = lambda run: run / "evaluation-after.jsonl",
+) -> list[str]:
+    """One line of the table: the seeds pooled, each problem with all its samples.
+
+    Args:
+        spent: what a run took.
+        ends: where its last evaluation is.
+    """
     before = Evaluation.pooled([Evaluation.load(run / "evaluation-before.jsonl") for run in runs])
-    after = Evaluation.pooled([Evaluation.load(run / "evaluation-after.jsonl") for run in runs])
+    lasts = [Evaluation.load(ends(run)) for run in runs]
+    after = Evaluation.pooled(lasts)
     found, change = after.summary(), difference(before, after)
-    each = [read_summary(run)["after"]["mean_tokens"] for run in runs]
+    each = [last.summary()["mean_tokens"] for last in lasts]
     sampled, trained = (sum(column) / len(runs) for column in zip(*map(spent, runs), strict=True))
 
     return [
@@ -88,18 +112,30 @@ def row(name: str, runs: list[Path], spent: Callable[[Path], tuple[int, int]] = 
     ]  # fmt: skip
 
 
+def merged_at(share: str) -> Callable[[Path], Path]:
+    """Where a run's average with the start was evaluated."""
+    return lambda run: (
+        run.with_name(run.name.replace("long2short", "merge")) / f"evaluation-{share}" / "evaluation.jsonl"
+    )
+
+
 def page(folder: Path, seeds: list[int]) -> str:
     """The Markdown of docs/results/long2short.md."""
     rows = []
-    for name, stem in [*((name, found[0]) for name, found in TUNED.items()), ("HAPO, as released", "hapo")]:
-        runs = [folder / f"{stem}-{seed}" for seed in seeds if (folder / f"{stem}-{seed}" / "summary.json").exists()]
+    stems = {name: stem(selector, recipe) for name, (selector, recipe, _) in TUNED.items()}
+    for name, own in (stems | {"HAPO, as released": "hapo"}).items():
+        runs = [run for seed in seeds if ((run := folder / f"{own}-{seed}") / "summary.json").exists()]
         rows += [row(name, runs)] if runs else []
+    tuned = [run for seed in seeds if (run := folder / f"long2short-{seed}").exists()]
+    for share in SHARES:
+        rows.append(row(f"{share} of the start + {1 - float(share):g} of it", tuned, ends=merged_at(share)))
     return (
         "# Long2short beside reinforcement learning\n\n"
         "The embedded reasoner on `chain_sum`: 8 samples of each of 128 training problems, a selection, a tuning\n"
         "run; HAPO for comparison. 512 test problems, temperature 1. Changes are paired by problem; [...] is the 95 %\n"
         "interval over problems. Sampled tokens: of the store, which all selections of a seed share, or of the\n"
-        "rollouts. DART's uniform quota of 40 keeps all right answers of so few samples.\n\n"
+        "rollouts. DART's uniform quota of 40 keeps all right answers of so few samples. The last lines average the\n"
+        "weights of the start with those of the shortest right, SFT: Kimi k1.5's merging, at no further tokens.\n\n"
         + markdown_table([HEADER, *rows])
         + f"\n`python benchmarks/long2short.py`, {processor()}, two-core virtual machine,\n"
         f"{time.strftime('%Y-%m-%d')}, commit {commit()}.\n"

@@ -126,12 +126,16 @@ class Guard:
             )
 
 
+QUESTION = "{question}"
+
+
 @dataclass
 class Distillation:
     """CRISP (arXiv 2603.05433): the policy learns from itself under an instruction to be concise.
 
     Attributes:
-        instruction: put before the question where the teacher reads it.
+        instruction: put before the question where the teacher reads it; or a text that holds `{question}`, which takes
+            the question there.
         refresh: steps between copies of the policy into the teacher; 0 keeps the one that the run began with.
     """
 
@@ -143,3 +147,9 @@ class Distillation:
             raise UserError("distill.instruction is empty, so teacher and policy would be one: give an instruction")
         if self.refresh < 0:
             raise UserError(f"distill.refresh={self.refresh}: give steps between copies, or 0 for none")
+
+    def instructed(self, question: str, between: str) -> str:
+        """The question with the instruction, which `between` parts from it unless the instruction places it itself."""
+        if QUESTION in self.instruction:
+            return self.instruction.replace(QUESTION, question)
+        return f"{self.instruction}{between}{question}"

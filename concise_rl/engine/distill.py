@@ -145,11 +145,11 @@ class DistillingTrainer(ConciseTrainer):
         )
 
     def _instructed(self, prompt: Any) -> Any:
-        """A prompt, text or messages, with the instruction before it, as the teacher reads it."""
+        """A prompt, text or messages, with the instruction, as the teacher reads it."""
         if isinstance(prompt, str):
-            return self.distill.instruction + prompt
+            return self.distill.instructed(prompt, "")
         *before, last = prompt
-        return [*before, {**last, "content": f"{self.distill.instruction}\n\n{last['content']}"}]
+        return [*before, {**last, "content": self.distill.instructed(last["content"], "\n\n")}]
 
     def _loss_rows(self, inputs: dict[str, Any]) -> DistillRows:
         rows = super()._loss_rows(inputs)

@@ -67,7 +67,8 @@ def _checked(row: Mapping[str, Any], place: str, recipe: str) -> dict[str, Any]:
             raise DataError(f"{place}: {name} is {row[name]!r:.60}; it must be a {kinds[-1].__name__}")
     if "chosen" in wanted and row["chosen"] == row["rejected"]:
         raise DataError(f"{place}: chosen and rejected are the same text; a pair needs two")
-    return {name: row[name] for name in wanted} | {"truncated": bool(row.get("truncated", False))}
+    sides = ("chosen_truncated", "rejected_truncated") if "chosen" in wanted else ("truncated",)
+    return {name: row[name] for name in wanted} | {side: bool(row.get(side, False)) for side in sides}
 
 
 def tokenised(
@@ -92,8 +93,8 @@ def tokenised(
         if "chosen" in row:
             found: dict[str, Any] = {
                 "prompt_ids": prompt,
-                "chosen_ids": completion(row["chosen"], False),
-                "rejected_ids": completion(row["rejected"], False),
+                "chosen_ids": completion(row["chosen"], row["chosen_truncated"]),
+                "rejected_ids": completion(row["rejected"], row["rejected_truncated"]),
             }
             longest = len(prompt) + max(len(found["chosen_ids"]), len(found["rejected_ids"]))
         else:

@@ -168,7 +168,8 @@ def _pairs(stores: Stores, selection: Selection, written: Written) -> Iterator[d
 
 
 def _origin(row: Line) -> dict[str, Any]:
-    return {"edit": row.get("edit", ""), "stage": row.get("stage", ""), "seed": row["seed"], "length": row["length"]}
+    sampled = {name: row[name] for name in ("seed", "length", "truncated")}
+    return {"edit": row.get("edit", ""), "stage": row.get("stage", "")} | sampled
 
 
 def _write_jsonl(path: Path, rows: Iterator[dict[str, Any]]) -> None:

@@ -140,12 +140,39 @@ class DPO(Tuner, DPOTrainer):
     """DPO (arXiv 2305.18290) against the model that it began with."""
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
-        """The rows are tokens already; TRL would add EOS to answers that were cut off."""
+        """The rows are tokens already; TRL would make tokens of texts anew."""
         return dataset
 
 
 class SimPO(Tuner, CPOTrainer):
-    """SimPO (arXiv 2405.14734): by mean log-prob, with a margin, without a reference. TRL's CPO trainer takes texts."""
+    """SimPO (arXiv 2405.14734): by mean log-prob, with a margin, without a reference; TRL's CPO trainer."""
+
+    def __init__(self, model: Any, *, args: CPOConfig, train_dataset: Dataset, **kwargs: Any) -> None:
+        # The rows fit the model's context; left to itself TRL cuts them at 512 tokens.
+        pairs = [[len(row[f"{side}_ids"]) for side in ("prompt", "chosen", "rejected")] for row in train_dataset]
+        args.max_length = max(prompt + max(chosen, rejected) for prompt, chosen, rejected in pairs)
+        args.remove_unused_columns = False  # its collator reads what no model takes
+        super().__init__(model, args=args, train_dataset=train_dataset, **kwargs)
+
+    def tokenize_row(self, feature: Any, model: Any = None) -> dict[str, Any]:
+        """The rows are tokens already; TRL would make tokens of texts anew."""
+        prompt = feature["prompt_ids"]
+        made = {"prompt_input_ids": prompt, "prompt_attention_mask": [1] * len(prompt)}
+        for side in ("chosen", "rejected"):
+            answer = feature[f"{side}_ids"]
+            made[f"{side}_input_ids"] = prompt + answer
+            made[f"{side}_attention_mask"] = [1] * len(prompt + answer)
+            made[f"{side}_labels"] = [-100] * len(prompt) + answer
+        return made
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """TRL's, and the tokens are counted, in what a checkpoint keeps."""
+        own = inputs["chosen_attention_mask"].sum() + inputs["rejected_attention_mask"].sum()
+        self.state.num_input_tokens_seen += int(self.accelerator.reduce(own, reduction="sum"))
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        super().log(logs | ({"num_tokens": self.state.num_input_tokens_seen} if "loss" in logs else {}), start_time)
 
 
 TUNERS: dict[str, tuple[type, type]] = {
@@ -155,6 +182,3 @@ TUNERS: dict[str, tuple[type, type]] = {
     "simpo": (SimPO, CPOConfig),
 }
 """Recipe to trainer and its configuration."""
-
-OF_TEXTS = frozenset({"simpo"})
-"""Recipes whose trainer cuts texts into tokens itself."""

@@ -73,6 +73,7 @@ def test_rows_are_what_the_model_read_and_said(tmp_path):
         "stage": "",
         "seed": 1,
         "length": 30,
+        "truncated": False,
     }
     assert json.loads((tmp_path / "out.jsonl.report.json").read_text()) == report
     assert report["dropped"] == {"no right answer": 1}
@@ -139,6 +140,9 @@ def test_a_truncated_answer_is_wrong_unless_told_otherwise(tmp_path):
     assert selected(tmp_path, "long2short", path)[0]["seed"] == [2]
     assert selected(tmp_path, "long2short", path, out="b.jsonl", truncated=Truncated.as_is)[0]["seed"] == [1]
     assert selected(tmp_path, "long2short", path, out="c.jsonl", truncated=Truncated.mask)[0]["seed"] == [2]
+    wide = store_of(tmp_path, [row("a", 1, 30), row("a", 2, 100, truncated=True)], "wide")
+    (pair,) = selected(tmp_path, "long2short_dpo", wide, out="pairs.parquet")[0]
+    assert (pair["chosen_truncated"], pair["rejected_truncated"]) == (False, True)
 
 
 @pytest.mark.parametrize(

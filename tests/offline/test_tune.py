@@ -20,6 +20,7 @@ SUMS = [(a, b) for a in range(1, 5) for b in (1, 4)]
 ROWS = [{"prompt": f"{a}a+{b}=", "completion": f"<think>{a}a+{b}={a + b}</think>{a + b}"} for a, b in SUMS]
 PAIRS = [
     {"prompt": r["prompt"], "chosen": r["completion"], "rejected": r["completion"].replace("</think>", ";</think>")}
+    | {"chosen_truncated": False, "rejected_truncated": False}
     for r in ROWS
 ]
 
@@ -35,7 +36,7 @@ def trainer(recipe: str, folder: Path, rows: list, steps: int = 4):
         gradient_checkpointing=False,
         **({"loss_type": "simpo", "cpo_alpha": 0.0} if recipe == "simpo" else {}),
     )  # fmt: skip
-    made = rows if recipe == "simpo" else tokenised(rows, tokenizer, context=None, path="rows")
+    made = tokenised(rows, tokenizer, context=None, path="rows")
     return kind(model, args=args, train_dataset=Dataset.from_list(made), processing_class=tokenizer)
 
 
@@ -54,6 +55,8 @@ def test_a_completion_ends_with_eos_unless_its_limit_cut_it_off():
     assert whole["input_ids"][:-1] == cut["input_ids"]
     assert whole["input_ids"][-1] == tokenizer.eos_token_id
     assert sum(whole["completion_mask"]) == len(whole["input_ids"]) - len(tokenizer(ROWS[0]["prompt"])["input_ids"])
+    (pair,) = tokenised([PAIRS[0] | {"rejected_truncated": True}], tokenizer, context=None, path="rows")
+    assert pair["chosen_ids"][-1] == tokenizer.eos_token_id != pair["rejected_ids"][-1]
     with pytest.raises(DataError, match=r"row 0 takes \d+ tokens, the model's context is 9"):
         tokenised([ROWS[0] | {"truncated": False}], tokenizer, context=9, path="rows")
 
@@ -77,6 +80,19 @@ def test_prompts_are_read_and_not_learnt(recipe, tmp_path):
     for labels, row in zip(made.data_collator(rows)["labels"].tolist(), ROWS, strict=True):
         ids = [*made.processing_class.encode(row["completion"]), made.processing_class.eos_token_id]
         assert [label for label in labels if label != -100] == ids
+
+
+def test_simpo_learns_from_whole_answers_and_counts_their_tokens(tmp_path):
+    """TRL's own trainer cuts rows at 512 tokens where `max_length` is null."""
+    pairs = [pair | {"chosen": "1+" * 400 + pair["chosen"]} for pair in PAIRS]
+    made = trainer("simpo", tmp_path, pairs, steps=2)
+    rows = [made.train_dataset[n] for n in range(len(pairs))]
+    for labels, pair in zip(made.data_collator(rows)["chosen_labels"].tolist(), pairs, strict=True):
+        ids = [*made.processing_class.encode(pair["chosen"]), made.processing_class.eos_token_id]
+        assert [label for label in labels if label != -100] == ids
+    made.train()
+    lengths = [len(row["chosen_input_ids"]) + len(row["rejected_input_ids"]) for row in rows]
+    assert made.state.log_history[-2]["num_tokens"] == sum(lengths)  # two steps of four: each pair once
 
 
 def test_other_rows_are_another_run(tmp_path):
