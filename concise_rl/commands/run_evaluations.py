@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
@@ -12,7 +14,7 @@ from concise_rl.commands import config as configuration
 from concise_rl.commands import evaluation as evaluations
 from concise_rl.commands.run_folder import check_stored_evaluation
 from concise_rl.engine.settings import flat
-from concise_rl.engine.stopping import StopSignals
+from concise_rl.engine.stopping import Stopped, StopSignals
 from concise_rl.errors import UserError
 from concise_rl.evaluation.validation import Validation, choose_problems
 
@@ -28,6 +30,7 @@ class RunEvaluations:
         config: of the run.
         tokenizer, verifier: as in training.
         session: stores and shows.
+        signals: a signal breaks an evaluation off.
         test: the problems before and after training; may be empty.
         watched: those on the way; empty without `evaluation.every`.
 
@@ -41,41 +44,51 @@ class RunEvaluations:
         tokenizer: Any,
         verifier: Any,
         session: Session,
+        signals: StopSignals,
         *,
         test: Sequence[Any],
         watched: Sequence[Any],
     ) -> None:
         self.config, self.tokenizer, self.verifier, self.session = config, tokenizer, verifier, session
+        self.signals = signals
         self.problems = {"before": test, "after": test, "start": watched}
         self.before: Evaluation | None = None
         self.after: Evaluation | None = None
         self._start: Evaluation | None = None
 
-    def check_stored(self) -> None:
-        """Raises `UserError` where a stored evaluation could not be compared with those to come."""
+    def check_stored(self, *, resumed: bool) -> None:
+        """Compare what is known without a model of the evaluations that the run would take, and of those to come.
+
+        Raises:
+            UserError: they could not be compared; or there is none where `evaluation.before` says so.
+        """
         from concise_rl.reporting.session import EVALUATIONS
 
-        for name in ("before", *(["start"] if self.problems["start"] else [])):
+        for name in ("before", *(["start"] if self.problems["start"] else [])) if resumed else ():
             settings = evaluation_settings(self.config, self.problems[name])
             check_stored_evaluation(self.session.folder / EVALUATIONS[name], settings)
+        path, problems = self.config.evaluation.before, self.problems["before"]
+        if path is None:
+            return
+        if not problems or not Path(path).is_file():
+            what = "there is no such file" if problems else "evaluation.problems=0 evaluates nothing"
+            raise UserError(f"evaluation.before={path}: {what}; name a run's evaluation-before.jsonl, or leave it out")
+        check_stored_evaluation(Path(path), evaluation_settings(self.config, problems), "leave out evaluation.before")
 
     def begin(self, model: Any, *, stored: bool) -> None:
         """Evaluate the model before training; with `stored`, take what the folder holds."""
         self.before = self._evaluate("before", model, stored=stored)
         self._start = self._evaluate("start", model, stored=stored)
 
-    def watch(self, trainer: Any, signals: StopSignals) -> None:
+    def watch(self, trainer: Any) -> None:
         """Evaluate while this trainer trains."""
         from concise_rl.commands.validation import Validate
 
-        def run(model: Any, broken_off: Callable[[], bool]) -> Evaluation | None:
-            return evaluate(
-                self.config, model, self.tokenizer, self.problems["start"], self.verifier, broken_off=broken_off
-            )
-
         if self._start is not None:
             options = configuration.validation_of(self.config)
-            trainer.add_callback(Validate(options, trainer, run, self._start, self.session, signals))
+            trainer.add_callback(
+                Validate(options, trainer, partial(self._made, self.problems["start"]), self._start, self.session)
+            )
 
     def end(self, model: Any) -> None:
         """Evaluate the trained model."""
@@ -85,12 +98,51 @@ class RunEvaluations:
         problems = self.problems[name]
         if not problems:
             return None
-        return self.session.evaluation(
+        taken = name == "before" and self.config.evaluation.before is not None
+        found = self.session.evaluation(
             name,
-            lambda: evaluate(self.config, model, self.tokenizer, problems, self.verifier),
+            partial(self._taken if taken else self._made, problems, model),
             stored=stored,
             settings={"run": evaluation_settings(self.config, problems)},
         )
+        if found is None:
+            raise Stopped  # what the handler raised was lost, as in a destructor, or another rank got the signal
+        return found
+
+    def _made(self, problems: Sequence[Any], model: Any) -> Evaluation | None:
+        """None where a signal broke it off, on any rank."""
+        return evaluate(self.config, model, self.tokenizer, problems, self.verifier, signals=self.signals)
+
+    def _taken(self, problems: Sequence[Any], model: Any) -> Evaluation | None:
+        """The evaluation of this start that `evaluation.before` names.
+
+        Raises:
+            UserError: it is of other weights, settings or problems; names the first.
+        """
+        from concise_rl.evaluation import Evaluation
+        from concise_rl.ranks import first_decides
+
+        path = self.config.evaluation.before
+        self.session.progress.message(f"the evaluation before training is that of {path}")
+        own = self._made([], model)  # its settings count
+        if own is None:
+            return None
+
+        def read() -> Evaluation:
+            found = Evaluation.load(path)
+            theirs, ours = (flat(side.settings) for side in (found, own))
+            theirs["problems"] = sorted(row.prompt_id for row in found.rows)
+            ours["problems"] = sorted(prompt.id for prompt in problems for _ in range(own.settings["samples"]))
+            # A path may be another name of the same weights; what the other run says of itself was compared before.
+            for key in sorted({*theirs, *ours} - {"model"}):
+                if not key.startswith("run.") and theirs.get(key) != ours.get(key):
+                    raise UserError(
+                        f"evaluation.before={path} is of other {key} than this run's start: leave it out, and the "
+                        "start is evaluated"
+                    )
+            return found
+
+        return first_decides(read)
 
 
 class BrokenOff(Exception):
@@ -104,18 +156,18 @@ def evaluate(
     prompts: Sequence[Any],
     verifier: Any,
     *,
-    broken_off: Callable[[], bool] = lambda: False,
+    signals: StopSignals | None = None,
 ) -> Evaluation | None:
     """A run's evaluation of a model; several ranks each take every n-th problem, and all get the whole.
 
     Args:
-        broken_off: asked every few completions; where it says so on any rank, None comes back on all.
+        signals: looked at every few completions; where one came, on any rank, None comes back on all.
     """
     from concise_rl.evaluation import Evaluation
     from concise_rl.ranks import on_every_rank, own_share
 
     def look(done: int, total: int) -> None:
-        if broken_off():
+        if signals is not None and signals.received is not None:
             raise BrokenOff
 
     # One prompt before and after, whatever a schedule does; tuning has no method.

@@ -196,12 +196,13 @@ def _split_log(path: Path, aside: Path, step: int) -> None:
         os.truncate(path, kept)
 
 
-def check_stored_evaluation(path: Path, settings: Mapping[str, Any]) -> None:
+def check_stored_evaluation(path: Path, settings: Mapping[str, Any], otherwise: str = "remove that file") -> None:
     """Refuse, before anything is trained, a stored evaluation that the one after training could not be compared with.
 
     Args:
         path: `evaluation-before.jsonl`; one that is not there passes, as does one without settings of a run.
         settings: of the evaluation that would be made now, by dotted names.
+        otherwise: what has the start evaluated again.
 
     Raises:
         UserError: they differ; names the first setting.
@@ -218,7 +219,7 @@ def check_stored_evaluation(path: Path, settings: Mapping[str, Any]) -> None:
         if before != now:
             raise UserError(
                 f"{name}={now}, {path} was made with {before}, so before and after could not be compared: keep it, or "
-                "remove that file, and the start is evaluated again"
+                f"{otherwise}, and the start is evaluated again"
             )
 
 

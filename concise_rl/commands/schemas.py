@@ -65,7 +65,7 @@ class Model:
     """A causal language model and how to load it.
 
     Attributes:
-        path: `embedded:tiny` or another embedded reasoner, a local folder, or a hub id.
+        path: `embedded:tiny` or another embedded reasoner, a local folder, a hub id, or a GGUF file, which is unpacked.
         dtype: weights' type, `auto` or a torch dtype name.
         think_end: the tag that ends the thinking phase.
         threads: OpenMP threads of this process on CPU; 0 leaves torch's choice.
@@ -112,7 +112,19 @@ class EvaluationNode:
 
 @dataclass
 class RunEvaluationNode(EvaluationNode):
-    """The evaluations of a run: those before and after training, and with `every` those on the way.
+    """The evaluations of a run, before and after training.
+
+    Attributes:
+        before: an evaluation of the same weights, problems and settings, such as another run's
+            `evaluation-before.jsonl`; it is taken in place of one before training.
+    """
+
+    before: str | None = None
+
+
+@dataclass
+class TrainingEvaluationNode(RunEvaluationNode):
+    """The evaluations of a run of reinforcement learning, with `every` on the way too.
 
     Attributes:
         every, every_problems, best, patience: see `concise_rl.evaluation.validation.Validation`.
@@ -124,7 +136,7 @@ class RunEvaluationNode(EvaluationNode):
     patience: int | None = None
 
 
-VALIDATION_FIELDS = tuple(f.name for f in dataclasses.fields(RunEvaluationNode) if f.name not in
+VALIDATION_FIELDS = tuple(f.name for f in dataclasses.fields(TrainingEvaluationNode) if f.name not in
                           {f.name for f in dataclasses.fields(EvaluationNode)})  # fmt: skip
 """Fields of `evaluation` that say nothing of how a model is evaluated."""
 
@@ -154,13 +166,14 @@ def store_schemas() -> None:
     schemas: dict[str, Any] = {kind: shelves[kind] for kind in KINDS}
     schemas |= {"verifier": {name: OmegaConf.structured(cls) for name, cls in VERIFIERS.items()}}
     schemas |= {"method": OmegaConf.structured(MethodNode), "model": OmegaConf.structured(Model)}
-    schemas |= {"evaluation": OmegaConf.structured(RunEvaluationNode), "guard": OmegaConf.structured(Guard)}
+    schemas |= {"evaluation": OmegaConf.structured(TrainingEvaluationNode), "guard": OmegaConf.structured(Guard)}
     common = {"system_prompt": StringNode(None), "verify_deadline_seconds": FloatNode("???")}
     store.store(name="schemas", node=OmegaConf.create(schemas | common | _run_schema()))
     evaluated = {"verifier": schemas["verifier"], "model": schemas["model"]}
     evaluated |= {"evaluation": OmegaConf.structured(EvaluationNode)}
     store.store(name="evaluation_schemas", node=OmegaConf.create(evaluated | common))
     own = {name: node for name, node in _run_schema().items() if name in ("seed", "resume", "overwrite", "run")}
+    evaluated |= {"evaluation": OmegaConf.structured(RunEvaluationNode)}
     tuned = evaluated | common | own | {"rows": StringNode("???"), "recipe": StringNode("???")}
     store.store(name="tune_schemas", node=OmegaConf.create(tuned))
     selected = {"selector": shelves["selector"], "select": OmegaConf.structured(SelectNode)}

@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from concise_rl.commands import checks
 from concise_rl.commands import config as configuration
 from concise_rl.commands import run_folder as folders
+from concise_rl.commands.async_server import build_server_trainer, served_by
 from concise_rl.commands.entry import through_hydra
 from concise_rl.commands.evaluation import settings_of
 from concise_rl.commands.guarded import Start, train_guarded
@@ -77,6 +78,8 @@ def run(config: DictConfig) -> None:
     teaching = configuration.teaching_of(config)
     check_teaching(method, teaching, args.num_generations)
     check_async(args, method, teaching, adapter=config.peft is not None)
+    if args.async_server:
+        served_by(config, args, method, teaching)
     check_moving(args, adapter=config.peft is not None)
     PartialState()  # names the ranks
     in_own_folder(config, folder, lambda signals: run_locked(config, args, folder, method, signals))
@@ -187,25 +190,29 @@ def train_and_evaluate(
 ) -> None:
     """Load, evaluate, train, save, evaluate, report."""
     from concise_rl.engine.async_sampler import SamplerProcess
-    from concise_rl.model.loading import load_policy, load_tokenizer, whole
+    from concise_rl.model.loading import load_policy, load_tokenizer, on_device, whole
     from concise_rl.ranks import first_decides
 
     folder = session.folder
-    ahead = [] if args.max_staleness is None else [SamplerProcess()]  # starts while this process loads
+    own_process = args.max_staleness is not None and not args.async_server
+    ahead = [SamplerProcess()] if own_process else []  # starts while this process loads
     verifier = configuration.verifier_of(config)
     tokenizer = load_tokenizer(config.model)
     train, test, watched = checked_prompts(config, args, method, tokenizer, verifier, start, session.progress.message)
-    evaluations = RunEvaluations(config, tokenizer, verifier, session, test=test, watched=watched)
-    if start.folder is not None:
-        evaluations.check_stored()
+    evaluations = RunEvaluations(config, tokenizer, verifier, session, signals, test=test, watched=watched)
+    evaluations.check_stored(resumed=start.folder is not None)
 
     def load() -> Any:
-        return load_policy(config.model, config.peft, session.warn)
+        return on_device(load_policy(config.model, config.peft, session.warn), args.device)
 
     def build(model: Any) -> Any:
-        sampler = ahead.pop() if ahead else None  # a trainer that is built anew starts its own
-        trainer = build_trainer(config, args, model, tokenizer, train, sinks=session.sinks, sampler=sampler)
-        evaluations.watch(trainer, signals)
+        if args.async_server:
+            del model  # TRL loads it anew
+            trainer = build_server_trainer(config, args, tokenizer, train, sinks=session.sinks)
+        else:
+            sampler = ahead.pop() if ahead else None  # a trainer that is built anew starts its own
+            trainer = build_trainer(config, args, model, tokenizer, train, sinks=session.sinks, sampler=sampler)
+        evaluations.watch(trainer)
         return trainer
 
     model = load()
@@ -350,6 +357,7 @@ def quiet_libraries() -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    warnings.filterwarnings("ignore", message="You are importing from 'trl.experimental'")
 
 
 def run_folder(config: DictConfig) -> Path:

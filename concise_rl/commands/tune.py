@@ -77,7 +77,7 @@ def run_locked(config: DictConfig, args: Any, folder: Path, rows: Sequence[Any],
     import torch
     from accelerate import PartialState
 
-    from concise_rl.model.loading import context_of, load_policy, load_test, load_tokenizer, whole
+    from concise_rl.model.loading import context_of, load_policy, load_test, load_tokenizer, on_device, whole
     from concise_rl.ranks import first_decides
     from concise_rl.reporting.session import Session
 
@@ -98,10 +98,9 @@ def run_locked(config: DictConfig, args: Any, folder: Path, rows: Sequence[Any],
         tracking=tracking_of(config),
     )
     start = training.begin(config, folder, session)
-    evaluated = RunEvaluations(config, tokenizer, verifier, session, test=test, watched=())
-    if start.folder is not None:
-        evaluated.check_stored()
-    model = load_policy(config.model, config.peft, session.warn)
+    evaluated = RunEvaluations(config, tokenizer, verifier, session, signals, test=test, watched=())
+    evaluated.check_stored(resumed=start.folder is not None)
+    model = on_device(load_policy(config.model, config.peft, session.warn), args.device)
     with whole(model):
         evaluated.begin(model, stored=start.folder is not None)
     trained_on = source.load("train")
@@ -121,10 +120,8 @@ def dataset_of(config: DictConfig, rows: Sequence[Any], tokenizer: Any, context:
     from datasets import Dataset
 
     from concise_rl.offline.rows import tokenised
-    from concise_rl.offline.trainers import OF_TEXTS
 
-    made = tokenised(rows, tokenizer, context=context, path=config.rows)
-    return Dataset.from_list(list(rows) if config.recipe in OF_TEXTS else made)
+    return Dataset.from_list(tokenised(rows, tokenizer, context=context, path=config.rows))
 
 
 def steps_of(args: Any, rows: int) -> int:

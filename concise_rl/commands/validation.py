@@ -7,14 +7,13 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from concise_rl.engine.stopping import StopSignals
 from concise_rl.evaluation import Evaluation
 from concise_rl.evaluation.validation import Entry, Validation, best_of
 from concise_rl.ranks import first_decides
 from concise_rl.reporting.session import Session
 
-Evaluate = Callable[[Any, Callable[[], bool]], Evaluation | None]
-"""A model and whether to break off, to its evaluation; None where it was broken off. Called on all ranks."""
+Evaluate = Callable[[Any], Evaluation | None]
+"""A model to its evaluation; None where a signal broke it off, so that the step is saved. Called on all ranks."""
 
 
 class Validate(TrainerCallback):
@@ -30,7 +29,6 @@ class Validate(TrainerCallback):
         evaluate: see `Evaluate`.
         start: the evaluation at step 0, on the first rank.
         session: keeps entries and shows them.
-        signals: a signal breaks an evaluation off, so that the step is saved in time.
     """
 
     def __init__(
@@ -40,10 +38,9 @@ class Validate(TrainerCallback):
         evaluate: Evaluate,
         start: Evaluation,
         session: Session,
-        signals: StopSignals,
     ) -> None:
         self.options, self.trainer, self.evaluate, self.start = options, trainer, evaluate, start
-        self.session, self.signals = session, signals
+        self.session = session
         self.entries: list[Entry] = []
         self.best: Entry | None = None
 
@@ -63,7 +60,7 @@ class Validate(TrainerCallback):
 
     def _evaluate(self, state: Any, control: Any) -> None:
         with self.trainer.generation_model() as model:
-            found = self.evaluate(model, lambda: self.signals.received is not None)
+            found = self.evaluate(model)
         if found is None:
             return
         entry = first_decides(lambda: self.session.validated(state.global_step, found, self.start))

@@ -90,9 +90,11 @@ class Store:
         return whole
 
     def _check(self, stored: Mapping[str, Any]) -> None:
+        weights = stored.get("weights")
+        moved = weights is not None and weights == self.settings.get("weights")  # the same model in another folder
         for name in {**stored, **self.settings}:
             theirs, ours = stored.get(name), self.settings.get(name)
-            if theirs != ours:
+            if theirs != ours and not (name == "model" and moved):
                 raise UserError(
                     f"store={self.path} was made with {name}={json.dumps(theirs)}, now {name}={json.dumps(ours)}: "
                     "ask for the same, or choose another store"

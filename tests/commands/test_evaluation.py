@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from concise_rl.assets import TINY
 from concise_rl.commands import config, run_evaluations
 from concise_rl.commands.evaluate import default_folder, planned
 from concise_rl.commands.evaluation import evaluate, settings_of
+from concise_rl.engine.stopping import Stopped, StopSignals
 from concise_rl.errors import UserError
 from concise_rl.evaluation import Evaluation
 from concise_rl.model.loading import load_model, load_test, load_tokenizer
@@ -79,6 +82,71 @@ def test_every_setting_reaches_the_evaluation(name):
     assert [type(row).from_json(row.to_json()) for row in made.rows] == list(made.rows)
     assert made.rows[0].completion.startswith("4")
     assert made.rows[0].think_length == 0, "thinking ends where the model's own tag is"
+
+
+def test_an_evaluation_of_the_same_start_is_taken_and_any_other_refused(tmp_path):
+    """`evaluation.before`: a run's file, or one of `concise-rl eval`, which says nothing of a run."""
+    small = ["evaluation.problems=3", "evaluation.max_new_tokens=4"]
+    composed = config.compose(small)
+    tokenizer, model = load_tokenizer(composed.model), load_model(composed.model)
+    source, verifier = config.to_object(composed.data, "data"), config.verifier_of(composed)
+
+    def begun(name: str, *overrides: str) -> Evaluation | None:
+        own = config.compose([*small, *overrides])
+        problems = load_test(own, source, verifier)
+        with StopSignals() as signals:
+            session = Session(name, tmp_path / name, total_steps=1, active=True, show_progress=False)
+            run = run_evaluations.RunEvaluations(own, tokenizer, verifier, session, signals, test=problems, watched=())
+            run.check_stored(resumed=False)
+            run.begin(model, stored=False)
+        return run.before
+
+    first = begun("first")
+    of_a_run, of_eval = tmp_path / "first" / "evaluation-before.jsonl", tmp_path / "eval.jsonl"
+    evaluate(composed, model, tokenizer, load_test(composed, source, verifier), verifier).save(of_eval)
+    samples = model.register_forward_pre_hook(lambda *_: pytest.fail("it samples"))
+    for name, path in (("second", of_a_run), ("third", of_eval)):
+        taken = begun(name, f"evaluation.before={path}")
+        assert taken.rows == first.rows
+        assert Evaluation.load(tmp_path / name / "evaluation-before.jsonl") == first
+    for override, said in (
+        ("evaluation.problems=2", "evaluation.problems=2, .* was made with 3"),
+        ("evaluation.max_new_tokens=5", "evaluation.max_new_tokens=5, .* was made with 4, .* or leave out evaluation"),
+        ("evaluation.problems=0", "evaluation.problems=0 evaluates nothing"),
+        (f"evaluation.before={tmp_path / 'none.jsonl'}", "there is no such file"),
+    ):
+        with pytest.raises(UserError, match=said):
+            begun("refused", f"evaluation.before={of_a_run}", override)
+    for override, said in (("evaluation.problems=2", "problems"), ("evaluation.seed=5", "seed")):
+        with pytest.raises(UserError, match=f"{of_eval} is of other {said} than this run's start"):
+            begun("refused", f"evaluation.before={of_eval}", override)
+    samples.remove()
+    next(model.parameters()).data += 1
+    with pytest.raises(UserError, match="is of other weights than this run's start: leave it out"):
+        begun("refused", f"evaluation.before={of_a_run}")
+
+
+class Signalling:
+    """Sends SIGTERM from a destructor, where Python swallows what the handler raises."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_a_destructor_swallows_ends_the_evaluation(tmp_path):
+    composed = config.compose(["evaluation.problems=3", "evaluation.max_new_tokens=4"])
+    tokenizer, model = load_tokenizer(composed.model), load_model(composed.model)
+    source, verifier = config.to_object(composed.data, "data"), config.verifier_of(composed)
+    problems = load_test(composed, source, verifier)
+    model.register_forward_pre_hook(lambda *_: Signalling() and None)
+    session = Session("swallowed", tmp_path, total_steps=1, active=True, show_progress=False)
+    with StopSignals() as signals:
+        run = run_evaluations.RunEvaluations(composed, tokenizer, verifier, session, signals, test=problems, watched=())
+        with pytest.raises(Stopped):
+            run.end(model)
+    assert signals.received == "SIGTERM"
+    assert not (tmp_path / "evaluation-after.jsonl").exists()
 
 
 def test_an_evaluation_asks_for_effort_as_training_does(tmp_path, monkeypatch):

@@ -137,7 +137,7 @@ def test_a_second_ctrl_c_ends_at_once_and_a_second_sigterm_changes_nothing(numbe
 @pytest.mark.parametrize("name", ["before", "after"])
 def test_sigterm_in_an_evaluation_exits_like_one_in_training(tmp_path, start, name):
     run = tmp_path / "run"
-    attempt = start("evaluation.problems=512", "trainer.max_steps=2", "verify_deadline_seconds=60")
+    attempt = start("evaluation.problems=1024", "trainer.max_steps=2", "verify_deadline_seconds=60")
     sign = run / (".lock" if name == "before" else "model/model.safetensors")
     await_that(attempt, sign.exists)
     if name == "before":

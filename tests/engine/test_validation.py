@@ -106,12 +106,12 @@ class Fakes:
 
 
 def test_an_evaluation_that_a_signal_breaks_off_is_made_when_the_run_goes_on():
-    fakes, signals = Fakes([entry(0, 0.9, 50), entry(2, 0.9, 40, 0.2)]), SimpleNamespace(received=None)
+    fakes = Fakes([entry(0, 0.9, 50), entry(2, 0.9, 40, 0.2)])
     answers = iter([None, (0.9, 30, 0.4), (0.9, 45, 0.1), (0.9, 44, 0.1)])
     options = Validation(every=2, patience=2)
 
     def callback() -> tuple[Validate, SimpleNamespace]:
-        made = Validate(options, fakes, lambda model, broken_off: next(answers), None, fakes, signals)
+        made = Validate(options, fakes, lambda model: next(answers), None, fakes)
         control = SimpleNamespace(should_save=False, should_training_stop=False)
         return made, control
 

@@ -100,6 +100,17 @@ def test_trained_weights_in_the_same_folder_are_another_model(talker, tokenizer,
         run(trained, tokenizer, store, PROMPTS[:1])
 
 
+def test_the_same_weights_in_another_folder_are_the_same_model(talker, tokenizer, tmp_path):
+    store = tmp_path / "evaluation.jsonl"
+    first = evaluate(talker, tokenizer, PROMPTS, EvenLength(), store=store, **SETTINGS)
+    talker.config._name_or_path, before = "moved/elsewhere", talker.config._name_or_path
+    try:
+        again = evaluate(talker, tokenizer, PROMPTS, EvenLength(), store=store, **SETTINGS)
+    finally:
+        talker.config._name_or_path = before
+    assert again.rows == first.rows
+
+
 def test_another_rendering_of_the_same_problems_is_refused(talker, tokenizer, tmp_path):
     import copy
 
