@@ -46,17 +46,21 @@ const plot = (svg, points, small) => {
   const width = svg.parentNode.clientWidth - 20;
   const height = small ? 210 : Math.min(520, Math.max(340, 0.55 * width));
   const edge = { left: 38, right: small ? 10 : 16, top: 12, bottom: 38 };
-  const [ts, as] = [points.map((p) => p[0]), points.map((p) => p[1])];
   // Points beyond three times what lies between the quartiles sit on the edge: they would squeeze the others together.
-  const spread = (values, least) => {
+  const fences = (values) => {
     const sorted = [...values].sort((one, other) => one - other);
     const [low, high] = [0.25, 0.75].map((share) => sorted[Math.floor(share * (sorted.length - 1))]);
-    const near = sorted.filter((v) => sorted.length < 8 || (v >= low - 3 * (high - low) && v <= high + 3 * (high - low)));
-    const room = Math.max(least, 0.05 * (near.at(-1) - near[0]));
-    return [near[0] - room, near.at(-1) + room];
+    return sorted.length < 8 ? [-Infinity, Infinity] : [low - 3 * (high - low), high + 3 * (high - low)];
   };
-  const [t0, t1] = spread(ts, 0.5);
-  const [a0, a1] = spread(as, 0.01);
+  const [inT, inA] = [0, 1].map((k) => fences(points.map((p) => p[k])));
+  const near = points.filter(([t, a]) => t >= inT[0] && t <= inT[1] && a >= inA[0] && a <= inA[1]);
+  const range = (values, least) => {
+    const [low, high] = [Math.min(...values), Math.max(...values)];
+    const room = Math.max(least, 0.05 * (high - low));
+    return [low - room, high + room];
+  };
+  const [t0, t1] = range(near.map((p) => p[0]), 0.5);
+  const [a0, a1] = range(near.map((p) => p[1]), 0.01);
   const within = (share) => Math.min(1, Math.max(0, share));
   const x = (t) => edge.left + within((t - t0) / (t1 - t0)) * (width - edge.left - edge.right);
   const y = (a) => height - edge.bottom - within((a - a0) / (a1 - a0)) * (height - edge.top - edge.bottom);

@@ -20,7 +20,7 @@ from benchmarks.stored import problems
 from concise_rl.reporting.html import page_html, script_json, text_html
 from concise_rl.reporting.methods_table import MethodEntry, method_entry
 from concise_rl.reporting.page import STYLE
-from concise_rl.reporting.plots import plot_methods
+from concise_rl.reporting.plots import entry_name, plot_methods
 from concise_rl.reporting.summary import csv_cell, markdown_table
 from concise_rl.testbeds.beds import BEDS
 from concise_rl.testbeds.frontier import PRICES
@@ -76,10 +76,6 @@ def write(out: Path, board: Board) -> None:
     print(f"written: {page}, .md and .csv\n{board.state}")
 
 
-def name_of(row: Row) -> str:
-    return " ".join(filter(None, (row["method"], row["setting"].replace("_", " "))))
-
-
 @cache
 def made_of(method: str) -> MethodEntry:
     return method_entry(method)
@@ -128,7 +124,7 @@ def markdown(board: Board) -> str:
 def headline_table(rows: Sequence[Row]) -> list[list[str]]:
     """Accuracy, tokens, seeds and cost of each row."""
     heads = ["", "seeds", "accuracy, %", "±", "tokens", "±", "x oracle", "sampled, thousand", "taught, %", "s"]
-    return [heads, *([name_of(row), *_headline(row)] for row in rows)]
+    return [heads, *([entry_name(row), *_headline(row)] for row in rows)]
 
 
 def _headline(row: Row) -> list[str]:
@@ -208,7 +204,7 @@ def _fixed_table(rows: Sequence[Row]) -> str:
     for row in rows:
         regrets = (row["against"]["regret"][f"{price:g}"]["regret"] for price in PRICES)
         cells = "".join(f"<td>{regret:.1f}</td>" for regret in regrets)
-        lines.append(f"<tr><th scope='row'>{text_html(name_of(row))}</th>{cells}</tr>")
+        lines.append(f"<tr><th scope='row'>{text_html(entry_name(row))}</th>{cells}</tr>")
     return f"<div class='scroll'><table><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
 
 
@@ -232,7 +228,7 @@ def _bed(bed: str, board: Board) -> dict[str, Any]:
 
 def _entry(row: Row) -> dict[str, Any]:
     return {
-        "name": name_of(row),
+        "name": entry_name(row),
         "method": row["method"],
         "kinds": kinds_of(row["method"]),
         "made": made_of(row["method"]).components,

@@ -46,19 +46,25 @@ class Cell:
         return " ".join(filter(None, (self.task, self.method, self.setting, f"seed {self.seed}")))
 
 
-def train(cell: Cell, runs: Path, overrides: Sequence[str]) -> None:
-    """One cell, on one OpenMP thread.
+def run_command(words: Sequence[str]) -> None:
+    """A command of this checkout, on one OpenMP thread.
 
     Raises:
-        RuntimeError: the command failed; holds it and the end of what it wrote.
+        RuntimeError: it failed; holds it and the end of what it wrote.
     """
-    command = [sys.executable, "-m", "concise_rl.train", f"method={cell.method}", f"seed={cell.seed}"]
-    command += [f'run.dir="{cell.folder(runs)}"', "run.progress=false", "run.rollouts_every=0", "overwrite=true"]
-    command += [*overrides, *cell.overrides]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "concise_rl.cli", *words]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+
+
+def train(cell: Cell, runs: Path, overrides: Sequence[str]) -> None:
+    """One cell; raises `RuntimeError` where its command failed."""
+    words = ["train", f"method={cell.method}", f"seed={cell.seed}", f'run.dir="{cell.folder(runs)}"']
+    words += ["run.progress=false", "run.rollouts_every=0", "overwrite=true"]
+    run_command([*words, *overrides, *cell.overrides])
     origin = {"commit": commit(), "date": time.strftime("%Y-%m-%d")}
     (cell.folder(runs) / ORIGIN).write_text(json.dumps(origin) + "\n")
 

@@ -24,7 +24,7 @@ import torch
 
 from concise_rl.data import Prompt
 from concise_rl.evaluation import evaluate
-from concise_rl.evaluation.evaluate import render_text
+from concise_rl.evaluation.evaluate import render_texts
 from concise_rl.model.loading import load_model, load_tokenizer, spread
 from concise_rl.model.sampling import left_pad
 from concise_rl.testbeds.chain_sum import ChainSum
@@ -55,7 +55,8 @@ def ours(model: Any, tokenizer: Any, prompts: list[Prompt], samples: int) -> flo
 @torch.no_grad()
 def plain(model: Any, tokenizer: Any, prompts: list[Prompt], samples: int) -> float:
     """Fixed batches in data set order, each as long as its longest completion."""
-    rows = [tokenizer(render_text(prompt, tokenizer))["input_ids"] for prompt in prompts for _ in range(samples)]
+    texts = render_texts(prompts, tokenizer)
+    rows = [tokenizer(text)["input_ids"] for text in texts for _ in range(samples)]
     tokens = 0
     torch.manual_seed(0)
     for start in range(0, len(rows), BATCH_ROWS):

@@ -60,8 +60,28 @@ COEFFICIENTS = {
     "canon_length": Coefficient("alpha", "advantage.canon.alpha={}", (0.8, 0.9, 1.0), 1.0),
     "canon_entropy": Coefficient("mu", "advantage.canon.mu={}", (0.0, 0.5, 1.0), 1.0),
     "gui_g1": Coefficient("high", "advantage.difficulty_weighted.high={}", (1.0, 1.5, 3.0), 1.5),
+    "acoer": Coefficient("alpha", "shaper.acoer.alpha={}", (0.01, 0.02, 0.1), 0.02),
+    "alp": Coefficient("beta", "shaper.alp.beta={}", (0.02, 0.05, 0.2), 0.05),
+    "arora": Coefficient("alpha", "shaper.arora.alpha={}", (0.05, 0.1, 0.3), 0.1),
+    "ddca": Coefficient("beta", "advantage.ddca.beta={}", (0.1, 0.2, 0.5), 0.2),
+    "decs": Coefficient("b", "advantage.decs.b={}", (0.05, 0.1, 0.2), 0.1),
+    "deep_compress": Coefficient("weight", "shaper.deep_compress.weight={}", (0.1, 0.2, 0.5), 0.2),
+    "diet": Coefficient("weight", "advantage.diet.weight={}", (0.25, 0.5, 1.0), 0.5),
+    "discounted": Coefficient("gamma", "shaper.discount.gamma={}", (0.99, 0.999, 0.9999), 0.9999),
+    "dler": Coefficient("boost", "advantage.dler.boost={}", (0.05, 0.1, 0.3), 0.1),
+    "dot": Coefficient("alpha", "cut.dot.alpha={}", (2.0, 3.0, 4.0), 3.0),
+    "gr3": Coefficient("alpha", "shaper.gr3.alpha={}", (0.1, 0.3, 1.0), 0.3),
+    "grlc": Coefficient("lam_think", "shaper.group_length.lam_think={}", (0.1, 0.25, 0.5), 0.5),
+    "grpo_lambda": Coefficient("alpha", "shaper.top_lambda.alpha={}", (0.3, 0.6, 0.9), 0.6),
+    "grpo_lead": Coefficient("alpha", "shaper.lead.alpha={}", (0.02, 0.05, 0.2), 0.05),
+    "laser": Coefficient("alpha", "shaper.laser.alpha={}", (0.25, 0.5, 1.0), 0.5),
+    "leash": Coefficient("lam0", "shaper.leash.lam0={}", (0.05, 0.1, 0.3), 0.1),
+    "prime_rl_linear": Coefficient("output_weight", "advantage.vector_cost.output_weight={}", (0.1, 0.25, 0.5), 0.25),
+    "qglas": Coefficient("c", "advantage.qglas.c={}", (0.25, 0.5, 1.0), 0.5),
+    "shorter_better": Coefficient("beta", "shaper.shorter_better.beta={}", (0.01, 0.03, 0.1), 0.03),
 }
-"""GRPO, Dr.GRPO and RLOO have none, and Shop-R1's factor is divided out where the answer is the only part."""
+"""What presses, one number a method. Others have none (GRPO's loss and its kin, samplers, most curricula), or ask in
+words that the bed's reasoner does not read; Shop-R1's factor is divided out where the answer is the only part."""
 
 
 Records = Mapping[Cell, stored.Record]
@@ -213,7 +233,8 @@ PREFACE = (
     "- Methods that do badly stay.",
     "",
     "Where thinking pays: [leaderboard.md](leaderboard.md).",
-    "On a real language model: [smollm2.md](smollm2.md). The demo's three seeds: [demo.md](demo.md).",
+    "On real language models: [smollm2.md](smollm2.md), [mawps.md](mawps.md).",
+    "The demo's three seeds: [demo.md](demo.md).",
 )
 
 

@@ -102,7 +102,7 @@ def pass_rate(batch: RolloutBatch) -> Tensor:
 def zero_where_out(batch: RolloutBatch, credit: Tensor) -> Tensor:
     """Credit, (N,) or (N, T), with the rows that do not count set to 0."""
     counts = batch.counts if credit.ndim == 1 else batch.counts[:, None]
-    return torch.where(counts, credit, torch.zeros_like(credit))
+    return credit if bool(counts.all()) else credit.masked_fill(~counts, 0)
 
 
 def _kept(batch: RolloutBatch, mask_N: Tensor | None) -> Tensor:

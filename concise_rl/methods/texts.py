@@ -69,7 +69,9 @@ def necessary_share(text: str, reference: str) -> float:
         ```
     """
     thought = thought_of(text)
-    right = re.search(rf"(?<![\w.]){re.escape(reference)}(?!\w|\.\d)", thought) if reference else None
+    word = re.escape(reference)
+    # What precedes the word is looked at behind it: a pattern that begins with a literal is searched at C's speed.
+    right = re.search(rf"{word}(?<![\w.]{word})(?!\w|\.\d)", thought) if reference else None
     if right is None:
         return 0.0
     turn = _REFLECTION.search(thought, right.end())

@@ -313,7 +313,7 @@ def plot_methods(
         tokens, accuracy = zip(*frontier, strict=True)
         axes.plot(tokens, [100 * a for a in accuracy], color=ORANGE, label="the best that is possible")
         axes.legend(loc="lower right")
-    named = [(" ".join(filter(None, (row["method"], row.get("setting")))), row, BLUE) for row in rows]
+    named = [(entry_name(row), row, BLUE) for row in rows]
     points = [("before training", rows[0]["before"], GREY), *named]
     fences = [outer_fences([row[key] for row in rows]) for key in ("mean_tokens", "accuracy")]
     inside = [
@@ -334,6 +334,9 @@ def plot_methods(
             color=color,
             ecolor=(color, 0.35),
         )
+    if frontier:  # the part of it beyond the cheapest method would take half of the picture
+        axes.set_xlim(left=min(found["mean_tokens_interval"][0] for _, found, _ in inside) - 0.5)
+        axes.set_ylim(bottom=100 * min(found["accuracy_interval"][0] for _, found, _ in inside) - 2)
     far = [
         f"{n} ({100 * f['accuracy']:.0f} % at {f['mean_tokens']:.0f})" for n, f, c in points if (n, f, c) not in inside
     ]
@@ -344,6 +347,11 @@ def plot_methods(
     figure.canvas.draw()  # labels are placed by where the points come to lie
     name_points(axes, {name: (found["mean_tokens"], 100 * found["accuracy"]) for name, found, _ in inside})
     figure.savefig(path, metadata={"Date": None} if str(path).endswith(".svg") else None)
+
+
+def entry_name(row: Mapping[str, Any]) -> str:
+    """The method, and what differs from its recipe."""
+    return " ".join(filter(None, (row["method"], (row.get("setting") or "").replace("_", " "))))
 
 
 def outer_fences(values: Sequence[float]) -> tuple[float, float]:
@@ -363,10 +371,7 @@ def name_points(axes: Any, points: Mapping[str, tuple[float, float]]) -> None:
     for name, (x, y) in dots.items():
         width, height = 6.2 * len(name), 11.0
         spots = [
-            (dx if dx > 0 else dx - width, dy)
-            for reach in (6, 16, 28, 40, 54)
-            for dy in (reach, -reach - 6)
-            for dx in (6, -6)
+            (dx if dx > 0 else dx - width, dy) for reach in (6, 16, 28) for dy in (reach, -reach - 6) for dx in (6, -6)
         ]
         boxes = [(x + dx, y + dy, x + dx + width, y + dy + height) for dx, dy in spots]
         free = [

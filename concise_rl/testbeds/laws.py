@@ -37,7 +37,7 @@ Cell = tuple[int, int]
 
 RESAMPLES = 400
 _ROWS = 128
-_SAMPLED = 64
+_SAMPLED = 256
 """Problems of a level on which recovery is sampled."""
 _PRIOR = 10
 

@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import cells, leaderboard, methods
 from benchmarks.cells import Cell, train_all
+from benchmarks.fits import of_task
 from benchmarks.reasoners import REASONERS
 from benchmarks.stored import BEFORE, Record, problems
 from concise_rl.commands import config
@@ -68,8 +69,8 @@ def test_each_coefficient_takes_three_values_and_the_recipes_own_needs_no_cell_o
         assert len({value for _, value in found}) >= 3
         assert [value for cell, value in found if cell in leaders] == [coefficient.default]
         model = f"model={REASONERS[methods.SWEPT].model}"
-        own = config.compose([f"method={method}", model])
-        stated = config.compose([f"method={method}", model, coefficient.override.format(coefficient.default)])
+        asked = [f"method={method}", model, *of_task(method, methods.SWEPT)]  # the recipe, in tokens of the bed
+        own, stated = config.compose(asked), config.compose([*asked, coefficient.override.format(coefficient.default)])
         assert config.method_of(own) == config.method_of(stated) or method == "dapo"
         for cell, _ in found:
             config.method_of(config.compose([f"method={method}", model, *cell.overrides]))

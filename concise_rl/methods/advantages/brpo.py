@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -52,6 +53,7 @@ class Brpo(Advantage):
 
     S: int = 4
     prior: Prior = Prior.uniform
+    by_token: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         self.prior = choose("Brpo.prior", Prior, self.prior)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -39,6 +40,7 @@ class Decs(Advantage):
     """
 
     b: float = 0.1
+    by_token: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.b) and self.b > 0):
@@ -51,20 +53,41 @@ class Decs(Advantage):
 
     def apply(self, batch: RolloutBatch, value: Tensor) -> Out:
         """Credit (N, T), from the reward (N,)."""
-        nrp_N, places_T = batch.part(NRP), torch.arange(int(batch.lengths.max().clamp(min=1)))
+        nrp_N = batch.part(NRP)
         # Shares are of characters: rounded up, no token that was needed counts as redundant.
         needed_N = torch.where(nrp_N > 0, (nrp_N * batch.think_lengths - 1e-9).ceil(), math.inf)
-        redundant_NT = right(batch)[:, None] & (places_T >= needed_N[:, None])
-        redundant_NT &= places_T < batch.think_lengths[:, None]
+        needed_N = torch.where(right(batch), needed_N, math.inf).minimum(batch.think_lengths.double()).long()
+        starts_PS = _stretches(batch, needed_N)
+        starts_NS = starts_PS.repeat_interleave(batch.group_size, dim=0)
+        redundant_NS = (starts_NS >= needed_N[:, None]) & (starts_NS < batch.think_lengths[:, None])
         short_N = value + self.b * (1 - batch.lengths / batch.limits)
-        paid_NT = torch.where(redundant_NT, short_N[:, None], (value * (1 + self.b))[:, None])
-        credit_NT = _standardised(batch, paid_NT).masked_fill(places_T >= batch.lengths[:, None], 0.0)
-        share = float(redundant_NT.sum()) / max(float(batch.lengths[right(batch)].sum()), 1.0)
-        return Out(zero_where_out(batch, credit_NT), {"decs/redundant_frac": share})
+        paid_NS = torch.where(redundant_NS, short_N[:, None], (value * (1 + self.b))[:, None])
+        credit_NS = _standardised(batch, paid_NS).masked_fill(starts_NS >= batch.lengths[:, None], 0.0)
+        redundant = float((batch.think_lengths - needed_N).sum())
+        share = redundant / max(float(batch.lengths[right(batch)].sum()), 1.0)
+        credit_NT = _by_position(batch, starts_PS, zero_where_out(batch, credit_NS))
+        return Out(credit_NT, {"decs/redundant_frac": share})
+
+
+def _stretches(batch: RolloutBatch, needed_N: Tensor) -> Tensor:
+    """Where positions begin at which a row of the group is paid otherwise, (P, S), sorted: between two of them all have
+    the same credit, so that S = 3 G + 1 positions stand for T."""
+    ends_PS = torch.cat([batch.by_group(ends_N) for ends_N in (needed_N, batch.think_lengths, batch.lengths)], dim=1)
+    return torch.cat([torch.zeros_like(ends_PS[:, :1]), ends_PS], dim=1).sort(dim=1).values
+
+
+def _by_position(batch: RolloutBatch, starts_PS: Tensor, values_NS: Tensor) -> Tensor:
+    """The value of each position's stretch, (N, T)."""
+    places_T = torch.arange(int(batch.lengths.max().clamp(min=1)))
+    places_PT = places_T.expand(len(starts_PS), -1).contiguous()
+    stretch_PT = torch.searchsorted(starts_PS, places_PT, right=True) - 1
+    values_PGS = values_NS.reshape(-1, batch.group_size, values_NS.shape[1])
+    found_PGT = values_PGS.gather(2, stretch_PT[:, None].expand(-1, batch.group_size, -1))
+    return found_PGT.reshape(len(values_NS), -1)
 
 
 def _standardised(batch: RolloutBatch, values_NT: Tensor) -> Tensor:
-    """Each position over the rows of its group that count, (N, T)."""
+    """Each column over the rows of its group that count."""
     values_PGT = values_NT.reshape(-1, batch.group_size, values_NT.shape[1])
     kept_PG1 = batch.by_group(batch.counts)[:, :, None]
     n_P11 = kept_PG1.sum(dim=1, keepdim=True)
