@@ -14,7 +14,6 @@ Writes docs/results/smollm2.md. For the page with curves and completions: concis
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -22,8 +21,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.cells import ROOT, Cell, processor, train_all
-from benchmarks.leaderboard import Row, findings, pooled, row_of, with_interval
+from benchmarks.cells import ROOT, Cell, train_all
+from benchmarks.leaderboard import findings, with_interval
+from benchmarks.model_pages import LEARNING, examples, learning, made, method_row, name, table
 from concise_rl.evaluation import Evaluation, difference
 
 LOSS, FEW = "loss_type=bnpo", "train_size=16"
@@ -42,63 +42,6 @@ PAIRS = (("", ""), (LOSS, ""), (f"{LOSS},{FEW}", FEW))
 OVERRIDES = ("model=smollm2_135m", "data=sums_in_words", "trainer.save_strategy=no")
 
 
-def table(rows: Sequence[Row]) -> list[str]:
-    """Before training, and each method after it."""
-    lines = ["| | seeds | accuracy, % | tokens | cut at the limit, % | accuracy, points | tokens, % | AES | s |"]
-    lines.append("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
-    for shown, row, change in (
-        ("before training", rows[0]["before"], False),
-        *((name(r["method"], r["setting"]), r, True) for r in rows),
-    ):
-        cells = [shown, str(row["seeds"]) if change else "", with_interval(row, "accuracy", ".1f", 100)]
-        cells += [with_interval(row, "mean_tokens", ".1f"), f"{100 * row['truncated_frac']:.1f}"]
-        if change:
-            cells += [with_interval(row, "accuracy_points", "+.1f"), with_interval(row, "tokens_percent", "+.0f")]
-            cells += [with_interval(row, "aes", "+.2f"), f"{row['training_seconds']:.0f}"]
-        lines.append(f"| {' | '.join(cells + [''] * (9 - len(cells)))} |")
-    return lines
-
-
-def name(method: str, setting: str, seed: int | None = None) -> str:
-    """The method, what differs from its recipe, and the seed of one run."""
-    return " ".join(filter(None, (method, setting, "" if seed is None else f"seed {seed}")))
-
-
-def learning(cells: Sequence[Cell], runs: Path, every: int = 2) -> list[str]:
-    """Step by step, a column a run: see LEARNING."""
-    logs = [
-        [json.loads(line) for line in (cell.folder(runs) / "metrics.jsonl").read_text().splitlines()] for cell in cells
-    ]
-    lines = [
-        f"| step | {' | '.join(name(c.method, c.setting, c.seed) for c in cells)} |",
-        "|--:|" + "---|" * len(cells),
-    ]
-    for k in range(0, min(map(len, logs)), every):
-        values = [
-            f"{100 * log[k]['accuracy']:.0f} / {log[k]['mean_tokens']:.1f} / {100 * log[k]['zero_credit_frac']:.0f}"
-            for log in logs
-        ]
-        lines.append(f"| {logs[0][k]['step']} | {' | '.join(values)} |")
-    return lines
-
-
-def examples(cells: Sequence[Cell], runs: Path, problems: int = 3) -> list[str]:
-    """The first sample of some problems, before and after each run."""
-    sides = [("before", Evaluation.load(cells[0].folder(runs) / "evaluation-before.jsonl"))]
-    sides += [
-        (name(c.method, c.setting, c.seed), Evaluation.load(c.folder(runs) / "evaluation-after.jsonl")) for c in cells
-    ]
-    asked = [row for row in sides[0][1].rows if row.sample == 0][:problems]
-    lines = ["| problem | | answer | tokens | |", "|---|---|---|--:|---|"]
-    for problem in asked:
-        for side, evaluation in sides:
-            row = next(row for row in evaluation.rows if row.key == problem.key)
-            text = " ".join(row.completion.split()).replace("|", "\\|")
-            question = problem.prompt.rpartition("user\n")[2].partition("<|im_end|>")[0]
-            lines.append(f"| {question} | {side} | {text} | {row.length} | {'right' if row.correct else ''} |")
-    return lines
-
-
 def against(cells: Sequence[Cell], runs: Path) -> list[str]:
     """HAPO after training against GRPO, paired by problem, on the seeds that both have."""
     lines = []
@@ -107,7 +50,9 @@ def against(cells: Sequence[Cell], runs: Path) -> list[str]:
         seeds = sorted({c.seed for c in own[0]} & {c.seed for c in own[1]})
         if seeds:
             before, after = (
-                pooled([Evaluation.load(c.folder(runs) / "evaluation-after.jsonl") for c in side if c.seed in seeds])
+                Evaluation.pooled(
+                    [Evaluation.load(c.folder(runs) / "evaluation-after.jsonl") for c in side if c.seed in seeds]
+                )
                 for side in own
             )
             found = difference(before, after)
@@ -124,13 +69,12 @@ def page(cells: Sequence[Cell], options: argparse.Namespace) -> str:
     """Facts, table, findings as they were written by hand, the course of training, and some answers."""
     kinds = list(dict.fromkeys((cell.method, cell.setting) for cell in cells))
     rows = [method_row([cell for cell in cells if (cell.method, cell.setting) == kind], options.runs) for kind in kinds]
-    commits, dates = (", ".join(sorted({item for row in rows for item in row[name]})) for name in ("commits", "dates"))
     before = rows[0]["before"]
     facts = {
         "problems": before["problems"],
         "samples": round(before["samples"] / rows[0]["seeds"]),
         "overrides": " ".join(OVERRIDES),
-        "made": f"{dates}, commit {commits}, {processor()}, {os.cpu_count()} cores, one OpenMP thread a run",
+        "made": made(rows),
     }
     paired = against(cells, options.runs)
     lines = [PREFACE.format(**facts), *table(rows), "", *paired, *([""] if paired else []), findings(options.out)]
@@ -138,13 +82,6 @@ def page(cells: Sequence[Cell], options: argparse.Namespace) -> str:
     lines += ["## Training", "", LEARNING, "", *learning(shown, options.runs), ""]
     lines += ["## Answers", "", *examples(shown, options.runs), ""]
     return "\n".join(lines)
-
-
-def method_row(cells: Sequence[Cell], runs: Path) -> Row:
-    """`row_of`, and how many completions ran into the limit."""
-    row = row_of(cells, runs)
-    shares = [json.loads((cell.folder(runs) / "summary.json").read_text())["after"]["truncated_frac"] for cell in cells]
-    return row | {"truncated_frac": sum(shares) / len(shares)}
 
 
 PREFACE = """# A real language model on a laptop
@@ -159,10 +96,6 @@ bootstrap interval clustered by problem.
 
 or all runs and this page: `python benchmarks/smollm2.py`. Made on {made}.
 """
-
-LEARNING = (
-    "Of the completions of a step: right, % / mean tokens / without credit, %, since their group is all right or wrong."
-)
 
 
 def main() -> None:

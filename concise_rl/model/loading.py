@@ -76,10 +76,11 @@ def load_model(spec: Any, tell: Callable[[str], None] | None = None) -> Any:
         AutoModelForCausalLM, spec, WEIGHT_FILES, dtype=dtype, output_loading_info=True, **options
     )
     check_weights(spec.path, found, tell or _to_stderr)
-    if spec.path.startswith(PACKAGE):
+    if is_gguf(spec.path):
         # A GGUF file is unpacked as it is loaded: its weights can be trained, and saved as any others.
         model.is_quantized, model.hf_quantizer = False, None
         del model.config.quantization_config
+        tie_again(model)
     return model
 
 
@@ -154,6 +155,13 @@ def context_of(spec: Any) -> int | None:
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
+def on_device(model: Any, device: torch.device) -> Any:
+    """The model where it is to run: a trainer places it, but it is evaluated before. ZeRO-3 has placed its shards."""
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
+    return model if is_deepspeed_zero3_enabled() else model.to(device)
+
+
 def whole(model: Any) -> AbstractContextManager[Any]:
     """A context in which the weights are all here: under ZeRO-3 they are sharded as soon as they are loaded."""
     from transformers.integrations import is_deepspeed_zero3_enabled
@@ -195,6 +203,45 @@ def has_any(folder: Path, patterns: Sequence[str]) -> bool:
     return any(True for pattern in patterns for _ in folder.glob(pattern))
 
 
+SAME_HEAD = 0.1
+"""Two roundings of one matrix are some hundredths apart, relative to its norm; two matrices more than 1."""
+
+
+def tie_again(model: Any) -> None:
+    """Make head and embedding one matrix, the head's, where a GGUF file holds one that was tied in two roundings."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is None or head.weight is embedding.weight or head.weight.shape != embedding.weight.shape:
+        return
+    own, other = head.weight.detach().float(), embedding.weight.detach().float()
+    if float((own - other).norm()) < SAME_HEAD * float(own.norm()):
+        embedding.weight = head.weight
+        model.config.get_text_config().tie_word_embeddings = True
+        model.tie_weights()
+
+
+def is_gguf(path: str) -> bool:
+    """Whether `model.path` names a GGUF file: one that a package carries, or one on this disk."""
+    return path.startswith(PACKAGE) or path.endswith(".gguf")
+
+
+def gguf_file(path: str) -> tuple[str, str]:
+    """The folder of such a file, and its name.
+
+    Raises:
+        UserError: there is no such file, or the library that reads it is missing.
+    """
+    import importlib.util
+
+    if path.startswith(PACKAGE):
+        return package_file(path)
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(f"model.path={path} cannot be loaded (no such file): name a GGUF file in one part")
+    if importlib.util.find_spec("gguf") is None:
+        raise UserError(f"model.path={path}: its library is not installed: pip install 'concise-rl[gguf]'")
+    return str(file.parent), file.name
+
+
 def package_file(path: str) -> tuple[str, str]:
     """`package:NAME/FILE` as the package's folder and the file in it.
 
@@ -221,8 +268,8 @@ def _from_pretrained(loader: Any, spec: Any, needed: Mapping[str, Sequence[str]]
     from safetensors import SafetensorError
 
     path = EMBEDDED.get(spec.path, spec.path)
-    if path.startswith(PACKAGE):
-        path, options["gguf_file"] = package_file(path)  # weights and tokenizer in one
+    if is_gguf(path):
+        path, options["gguf_file"] = gguf_file(path)  # weights and tokenizer in one
     else:
         check_folder(path, needed)
         if needed is WEIGHT_FILES:

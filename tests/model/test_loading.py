@@ -12,7 +12,7 @@ import torch
 
 from concise_rl.assets import TINY
 from concise_rl.errors import UserError
-from concise_rl.model.loading import load_model, load_tokenizer
+from concise_rl.model.loading import load_model, load_tokenizer, tie_again
 
 
 def spec(path):
@@ -107,6 +107,35 @@ def test_a_sound_folder_loads_and_a_file_does_not(folder):
     assert sum(p.numel() for p in model.parameters()) > 0
     with pytest.raises(UserError, match="is a file"):
         load(folder / "config.json")
+
+
+@pytest.mark.parametrize("noise", [0.02, 1.0])
+def test_a_head_that_is_the_embedding_in_another_rounding_is_tied(noise, tmp_path):
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, tie_word_embeddings=False,
+    )  # fmt: skip
+    model = Qwen2ForCausalLM(config)
+    head, embedding = model.lm_head.weight, model.get_input_embeddings().weight
+    with torch.no_grad():
+        embedding.copy_(head + noise * head.std() * torch.randn_like(head))
+    kept = head.clone()
+    tie_again(model)
+    one = noise < 0.1
+    assert (model.get_input_embeddings().weight is model.lm_head.weight) == one
+    assert model.config.tie_word_embeddings == one
+    assert torch.equal(model.lm_head.weight, kept)
+    model.save_pretrained(tmp_path)
+    read = Qwen2ForCausalLM.from_pretrained(tmp_path)
+    assert (read.get_input_embeddings().weight is read.lm_head.weight) == one
+
+
+def test_a_gguf_file_that_is_not_there_is_refused():
+    with pytest.raises(UserError, match=r"no such file\): name a GGUF file in one part"):
+        load("somewhere/model.gguf")
 
 
 def test_a_gguf_model_is_trained_and_saved_as_any_other(tmp_path):
