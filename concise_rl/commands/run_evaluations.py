@@ -70,7 +70,8 @@ class RunEvaluations:
         path, problems = self.config.evaluation.before, self.problems["before"]
         if path is None:
             return
-        if not problems or not Path(path).is_file():
+        stored = resumed and (self.session.folder / EVALUATIONS["before"]).is_file()
+        if not problems or not (stored or Path(path).is_file()):
             what = "there is no such file" if problems else "evaluation.problems=0 evaluates nothing"
             raise UserError(f"evaluation.before={path}: {what}; name a run's evaluation-before.jsonl, or leave it out")
         check_stored_evaluation(Path(path), evaluation_settings(self.config, problems), "leave out evaluation.before")

@@ -91,14 +91,14 @@ def test_an_evaluation_of_the_same_start_is_taken_and_any_other_refused(tmp_path
     tokenizer, model = load_tokenizer(composed.model), load_model(composed.model)
     source, verifier = config.to_object(composed.data, "data"), config.verifier_of(composed)
 
-    def begun(name: str, *overrides: str) -> Evaluation | None:
+    def begun(name: str, *overrides: str, resumed: bool = False) -> Evaluation | None:
         own = config.compose([*small, *overrides])
         problems = load_test(own, source, verifier)
         with StopSignals() as signals:
             session = Session(name, tmp_path / name, total_steps=1, active=True, show_progress=False)
             run = run_evaluations.RunEvaluations(own, tokenizer, verifier, session, signals, test=problems, watched=())
-            run.check_stored(resumed=False)
-            run.begin(model, stored=False)
+            run.check_stored(resumed=resumed)
+            run.begin(model, stored=resumed)
         return run.before
 
     first = begun("first")
@@ -109,6 +109,8 @@ def test_an_evaluation_of_the_same_start_is_taken_and_any_other_refused(tmp_path
         taken = begun(name, f"evaluation.before={path}")
         assert taken.rows == first.rows
         assert Evaluation.load(tmp_path / name / "evaluation-before.jsonl") == first
+    again = begun("third", f"evaluation.before={tmp_path / 'gone.jsonl'}", resumed=True)
+    assert again == first, "a resumed run has it in its folder"
     for override, said in (
         ("evaluation.problems=2", "evaluation.problems=2, .* was made with 3"),
         ("evaluation.max_new_tokens=5", "evaluation.max_new_tokens=5, .* was made with 4, .* or leave out evaluation"),
