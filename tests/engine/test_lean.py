@@ -64,7 +64,7 @@ def lean(trainer, buffered) -> tuple[torch.Tensor, list[torch.Tensor]]:
 
 
 def assert_same(found, expected) -> None:
-    assert_close(found[0], expected[0], rtol=1e-5, atol=1e-6)
+    assert_close(found[0].double(), expected[0].double(), rtol=1e-5, atol=1e-6)
     for a, b in zip(found[1], expected[1], strict=True):
         assert_close(a, b, rtol=1e-4, atol=2e-6 * max(1.0, float(b.abs().max())))
 

@@ -1,6 +1,8 @@
 """What TRL's loss can do besides: entropy bonus, entropy quantile, off-policy mask, VESPO, another sampler's weights.
 
-Each is TRL's where a step is one micro-batch, and stays the same however the step is cut and whoever is left out.
+Each is TRL's where a step is one micro-batch, and stays the same however the step is cut and whoever is left out. In
+float64: some weigh a row by an exponential of its sum of log-probs, and in float32 processors differ by more than a
+formula could hide.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from trl import GRPOTrainer
 
 from concise_rl.errors import UserError
 
-from .test_lean import EXTRA, LOSS_TYPES, assert_same, lean, prepared, stock, stored_rollouts
+from . import test_lean
+from .test_lean import EXTRA, LOSS_TYPES, assert_same, lean, stock, stored_rollouts
 
 OPTIONS = {
     "entropy bonus": ["trainer.entropy_coef=0.3"],
@@ -23,6 +26,12 @@ OPTIONS = {
     "vespo": ["trainer.loss_type=vespo"],
     "vespo beside a KL": ["trainer.loss_type=vespo", "trainer.beta=0.1"],
 }
+
+
+def prepared(make_trainer, *overrides):
+    trainer = test_lean.prepared(make_trainer, *overrides)
+    trainer.model.double()
+    return trainer
 
 
 def rollouts(trainer) -> dict[str, torch.Tensor]:
@@ -36,7 +45,7 @@ def rollouts(trainer) -> dict[str, torch.Tensor]:
     for seed, name in enumerate(("old_per_token_logps", "ref_per_token_logps")):
         noise = 0.2 * torch.randn(6, 12, generator=torch.Generator().manual_seed(seed))
         inputs[name] = (logprobs + noise) * inputs["completion_mask"]
-    return inputs
+    return {name: value.double() if value.is_floating_point() else value for name, value in inputs.items()}
 
 
 @pytest.mark.parametrize("overrides", OPTIONS.values(), ids=OPTIONS.keys())
@@ -141,7 +150,8 @@ def test_the_loss_of_an_evaluation_is_trls(make_trainer, loss_type):
     expected = stock(trainer, dict(inputs))[0]
     trainer.model.eval()
     with torch.no_grad():
-        assert_close(trainer._compute_loss(trainer.model, dict(inputs)), expected, rtol=1e-5, atol=1e-6)
+        found = trainer._compute_loss(trainer.model, dict(inputs))
+        assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
     assert trainer._metrics["eval"]["entropy"]
 
 
