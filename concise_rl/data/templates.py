@@ -76,6 +76,18 @@ def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     return tokenizer(list(texts), add_special_tokens=not tokenizer.chat_template)["input_ids"]
 
 
+class PromptTokens:
+    """Conversations as tokens, call after call: the process that runs the chat template stays for the next."""
+
+    def __init__(self) -> None:
+        self._process = Bounded(RENDERED)
+
+    def __call__(
+        self, tokenizer: Any, conversations: Sequence[Sequence[Message]], arguments: Mapping[str, Any] | None
+    ) -> list[list[int]]:
+        return token_ids(tokenizer, apply_template(tokenizer, conversations, arguments, process=self._process))
+
+
 def check_template(tokenizer: Any) -> None:
     """Refuse a chat template that no question can be put to, before anything in this process runs it.
 

@@ -22,8 +22,7 @@ from typing import Any
 
 from trl.experimental.async_grpo.async_rollout_worker import RolloutSample
 
-from concise_rl.data.bounded import Bounded
-from concise_rl.data.templates import RENDERED, apply_template, token_ids
+from concise_rl.data.templates import PromptTokens
 from concise_rl.engine.async_rows import Made, loss_scale, rows_of, samples_of
 from concise_rl.engine.groups import DatasetRow, leave_out
 from concise_rl.engine.order import EpochSampler, PromptSource
@@ -88,7 +87,7 @@ class RolloutWorker:
         self._stopped = False
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
-        self._templates: Bounded | None = None
+        self._prompt_tokens = PromptTokens()
 
     def prepare(self, tokenizer: Any, vocabulary: TokenVocabulary) -> None:
         """What is known once the trainer has loaded the model's tokenizer."""
@@ -185,9 +184,7 @@ class RolloutWorker:
         prompts = [row["prompt"] for row in rows]
         if isinstance(prompts[0], str):
             return self.tokenizer(prompts)["input_ids"]
-        self._templates = self._templates or Bounded(RENDERED)
-        texts = apply_template(self.tokenizer, prompts, self.args.chat_template_kwargs, process=self._templates)
-        return token_ids(self.tokenizer, texts)
+        return self._prompt_tokens(self.tokenizer, prompts, self.args.chat_template_kwargs)
 
     def _sample(self, step: int, requests: list[TokenRequest]) -> tuple[int, list[Sampled]]:
         """The answers, and the version that was there when they were asked for, once one may sample this step."""

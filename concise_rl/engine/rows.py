@@ -20,8 +20,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from concise_rl.batch import SAMPLED_TOKENS
-from concise_rl.data.bounded import Bounded
-from concise_rl.data.templates import RENDERED, apply_template, token_ids
+from concise_rl.data.templates import PromptTokens
 from concise_rl.engine.collect import Collected
 from concise_rl.engine.generate import DealtGenerate
 from concise_rl.engine.groups import DatasetRow, Sample, refill
@@ -75,7 +74,7 @@ class RowsTrainer(ResumableTrainer):
     prompt_source: PromptSource
     generation: Generation
     temperature: float
-    _templates: Bounded | None = None
+    _prompt_tokens: PromptTokens | None = None
 
     # -- prompts ------------------------------------------------------------------------------------------------------
 
@@ -99,11 +98,8 @@ class RowsTrainer(ResumableTrainer):
         """Conversations go through the chat template in a bounded process; with tools or images TRL renders them."""
         if isinstance(prompts[0], str) or self.tools or self._is_vlm or self.environment_factories is not None:
             return super()._tokenize_prompts(prompts)
-        if self._templates is None:
-            self._templates = Bounded(RENDERED)
-        tokenizer = self.processing_class
-        texts = apply_template(tokenizer, prompts, self.chat_template_kwargs, process=self._templates)
-        return token_ids(tokenizer, texts), None, {}
+        self._prompt_tokens = self._prompt_tokens or PromptTokens()
+        return self._prompt_tokens(self.processing_class, prompts, self.chat_template_kwargs), None, {}
 
     # -- rollouts -----------------------------------------------------------------------------------------------------
 

@@ -90,15 +90,17 @@ def test_rows_carry_the_version_that_sampled_them_and_its_log_probs(make_trainer
 @torch.no_grad()
 def distance(trainer, samples) -> float:
     """The largest difference of a row's own log-probs from those of the trainer's weights."""
-    found = 0.0
-    for sample in samples:
-        ids, own = list(sample.rollout.token_ids), torch.tensor(sample.rollout.sampler_logprobs)
-        logits = trainer.model.eval()(input_ids=torch.tensor([[*sample.prompt_ids, *ids]])).logits[
-            0, -len(ids) - 1 : -1
-        ]
-        logprobs = torch.log_softmax(logits / trainer.temperature, dim=-1).gather(1, torch.tensor(ids)[:, None])[:, 0]
-        found = max(found, float((logprobs - own).abs().max()))
-    return found
+    model = trainer.model.eval()
+    return max(float(off_by(model, s.prompt_ids, s.rollout, trainer.temperature).max()) for s in samples)
+
+
+@torch.no_grad()
+def off_by(model, prompt_ids, rollout, temperature: float) -> torch.Tensor:
+    """(T,), how far a row's own log-probs are from those of the model's weights, in nats."""
+    ids = list(rollout.token_ids)
+    logits = model(input_ids=torch.tensor([[*prompt_ids, *ids]])).logits[0, -len(ids) - 1 : -1]
+    logprobs = torch.log_softmax(logits / temperature, dim=-1).gather(1, torch.tensor(ids)[:, None])[:, 0]
+    return (logprobs - torch.tensor(rollout.sampler_logprobs)).abs()
 
 
 def test_a_resumed_run_uses_what_was_sampled_ahead(make_trainer):

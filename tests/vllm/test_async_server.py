@@ -12,7 +12,7 @@ from concise_rl.engine.async_worker import RolloutWorker
 from concise_rl.engine.server_trainer import ServerTrainer
 from concise_rl.verifiers import Exact
 from tests.engine.conftest import Recorder
-from tests.engine.test_async import AtStep
+from tests.engine.test_async import AtStep, off_by
 from tests.engine.test_async_worker import config
 from tests.engine.test_epochs import few_prompts
 
@@ -42,17 +42,10 @@ def through_files(monkeypatch, tmp_path):
     monkeypatch.setattr(weight_transfer, "packed_nccl_broadcast_producer", lambda iterator, **_: sender.send(iterator))
 
 
-@torch.no_grad()
 def distances(model, weights, made) -> list[torch.Tensor]:
     """Of each row (T,), how far its tokens' log-probs are from those of these weights, in nats."""
     model.load_state_dict(weights)
-    found = []
-    for prompt, row in zip(made.prompt_ids, made.rows, strict=True):
-        ids = list(row.token_ids)
-        logits = model(input_ids=torch.tensor([[*prompt, *ids]])).logits[0, -len(ids) - 1 : -1]
-        logprobs = torch.log_softmax(logits / TEMPERATURE, dim=-1).gather(1, torch.tensor(ids)[:, None])[:, 0]
-        found.append((logprobs - torch.tensor(row.sampler_logprobs)).abs())
-    return found
+    return [off_by(model, prompt, row, TEMPERATURE) for prompt, row in zip(made.prompt_ids, made.rows, strict=True)]
 
 
 def test_rows_are_of_the_weights_that_they_name_or_newer_ones(server, through_files, tmp_path, monkeypatch):
