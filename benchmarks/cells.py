@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +46,15 @@ class Cell:
         return " ".join(filter(None, (self.task, self.method, self.setting, f"seed {self.seed}")))
 
 
-def run_command(words: Sequence[str]) -> None:
+def by_setting(cells: Iterable[Cell]) -> list[list[Cell]]:
+    """Cells that differ in their seed alone, together; in the order of the first of each."""
+    found: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        found.setdefault((cell.method, cell.setting), []).append(cell)
+    return list(found.values())
+
+
+def run_command(*words: str) -> None:
     """A command of this checkout, on one OpenMP thread.
 
     Raises:
@@ -64,7 +72,7 @@ def train(cell: Cell, runs: Path, overrides: Sequence[str]) -> None:
     """One cell; raises `RuntimeError` where its command failed."""
     words = ["train", f"method={cell.method}", f"seed={cell.seed}", f'run.dir="{cell.folder(runs)}"']
     words += ["run.progress=false", "run.rollouts_every=0", "overwrite=true"]
-    run_command([*words, *overrides, *cell.overrides])
+    run_command(*words, *overrides, *cell.overrides)
     origin = {"commit": commit(), "date": time.strftime("%Y-%m-%d")}
     (cell.folder(runs) / ORIGIN).write_text(json.dumps(origin) + "\n")
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.cells import commit, processor
+from benchmarks.cells import commit, processor, run_command
 from benchmarks.leaderboard import with_interval
-from benchmarks.long2short import HEADER, asked, call, cost, row
+from benchmarks.long2short import HEADER, asked, cost, row
 from concise_rl.reporting.run_log import read_summary
 from concise_rl.reporting.summary import markdown_table
 
@@ -37,10 +37,10 @@ def make(folder: Path, seeds: list[int]) -> None:
     """All runs that are not there yet, and each model's evaluation at the levels."""
     for seed in seeds:
         made = folder / f"tops-{seed}"
-        call("pipeline", "recipe=tops", f"dir={made}", f"seed={seed}")
+        run_command("pipeline", "recipe=tops", f"dir={made}", f"seed={seed}")
         rows, run = made / "random.jsonl", made / "random"
         if not (run / "summary.json").exists():
-            call(
+            run_command(
                 "select",
                 "selector=random_right",
                 "prompt=plain",
@@ -49,26 +49,28 @@ def make(folder: Path, seeds: list[int]) -> None:
                 f"seed={seed}",
             )
             rates = ("tuning.learning_rate=1e-4", "tuning.num_train_epochs=3")
-            call("tune", *MODEL, f"rows={rows}", f"run.dir={run}", f"seed={seed}", *rates, "overwrite=true")
+            run_command("tune", *MODEL, f"rows={rows}", f"run.dir={run}", f"seed={seed}", *rates, "overwrite=true")
         again, pairs, run = made / "again.jsonl", made / "pairs.jsonl", made / "dpo"
         if not (run / "summary.json").exists():
             start = f"model.path={made}/tops/model"
-            call("sample", *MODEL, start, f"store={again}", "evaluation.samples=8", f"evaluation.seed={seed}")
-            call("select", "selector=tops_dpo", f"stores={again}", f"out={pairs}")
+            run_command("sample", *MODEL, start, f"store={again}", "evaluation.samples=8", f"evaluation.seed={seed}")
+            run_command("select", "selector=tops_dpo", f"stores={again}", f"out={pairs}")
             rates = (f"seed={seed}", "tuning.learning_rate=3e-5", "overwrite=true")
-            call("tune", "recipe=dpo", *MODEL, start, f"rows={pairs}", f"run.dir={run}", *rates)
+            run_command("tune", "recipe=dpo", *MODEL, start, f"rows={pairs}", f"run.dir={run}", *rates)
         for stem, refresh in REFRESH.items():
             run = folder / f"{stem}-{seed}"
             if not (run / "summary.json").exists():
                 copies = (f"distill.refresh={refresh}", f"seed={seed}", f"run.dir={run}", "overwrite=true")
-                call("train", *MODEL, *CRISP, *copies)
+                run_command("train", *MODEL, *CRISP, *copies)
     if not (folder / "effort-0" / "summary.json").exists():
-        call("train", "method=effort", *MODEL, "shaper.effort.ub=10", f"run.dir={folder}/effort-0", "overwrite=true")
+        run_command(
+            "train", "method=effort", *MODEL, "shaper.effort.ub=10", f"run.dir={folder}/effort-0", "overwrite=true"
+        )
     for name, stem in MODELS.items():
         path = (f"model.path={folder}/{stem}/model",) if stem else ()
         levels = "sweep.efforts=[low,medium,high]"
-        call("eval", MODEL[0], *path, "benchmark=running_total", levels, f'out="{folder}/levels/{name}"')
-    call("compare", *(f"{folder}/levels/{name}" for name in MODELS), "--out", str(folder / "compare.html"))
+        run_command("eval", MODEL[0], *path, "benchmark=running_total", levels, f'out="{folder}/levels/{name}"')
+    run_command("compare", *(f"{folder}/levels/{name}" for name in MODELS), "--out", str(folder / "compare.html"))
 
 
 def whole(run: Path) -> tuple[int, int]:

@@ -36,7 +36,7 @@ SHAPES: dict[str, tuple[int, int, int, str]] = {
 Inputs = dict[str, Any]
 
 
-def trl(i: Inputs) -> None:
+def trl_forward(i: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
     """As `GRPOTrainer` calls it: log-probs and entropy."""
     from trl.kernels.chunked_logprob import ChunkedLogProbFunction
     from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE as columns
@@ -44,6 +44,11 @@ def trl(i: Inputs) -> None:
     logprob, entropy, *_ = ChunkedLogProbFunction.apply(
         i["hidden"], i["weight"], None, i["targets"], 1.0, columns, None, 1.0, ("log_probs", "entropy")
     )
+    return logprob, entropy
+
+
+def trl(i: Inputs) -> None:
+    logprob, entropy = trl_forward(i)
     torch.autograd.backward([logprob, entropy], [i["logprob_grad"], i["entropy_grad"]])
 
 
@@ -86,17 +91,20 @@ METHODS: dict[str, Callable[[Inputs], None]] = {
 }
 
 
-def inputs(shape: tuple[int, int, int, str], *, frozen: bool) -> Inputs:
+def inputs(
+    shape: tuple[int, int, int, str], *, frozen: bool, device: str = "cpu", logit_deviation: float = 1.0
+) -> Inputs:
     rows, hidden, vocabulary, dtype = shape
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device).manual_seed(0)
 
     def normal(*size: int) -> torch.Tensor:
-        return torch.randn(*size, generator=generator)
+        return torch.randn(*size, generator=generator, device=device)
 
-    made: Inputs = {"hidden": normal(rows, hidden), "weight": normal(vocabulary, hidden) * hidden**-0.5}
+    made: Inputs = {"hidden": normal(rows, hidden)}
+    made["weight"] = normal(vocabulary, hidden) * logit_deviation * hidden**-0.5
     for name in ("hidden", "weight"):
         made[name] = made[name].to(getattr(torch, dtype)).requires_grad_(name == "hidden" or not frozen)
-    made["targets"] = torch.randint(vocabulary, (rows,), generator=generator)
+    made["targets"] = torch.randint(vocabulary, (rows,), generator=generator, device=device)
     return made | {"logprob_grad": normal(rows) / rows, "entropy_grad": normal(rows) / rows}
 
 

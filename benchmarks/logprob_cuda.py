@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks import logprob
 from benchmarks.logprob import METHODS, Inputs, accuracy
 from concise_rl.kernels import backends, linear_logprob
 from concise_rl.kernels.tiles import TileShape, sweep_statistics
@@ -41,17 +41,7 @@ SHAPES = {
 
 
 def inputs(shape: tuple[int, int, int], device: str, *, frozen: bool) -> Inputs:
-    rows, hidden, vocabulary = shape
-    generator = torch.Generator(device).manual_seed(0)
-
-    def normal(*size: int) -> Tensor:
-        return torch.randn(*size, generator=generator, device=device)
-
-    made: Inputs = {"hidden": normal(rows, hidden), "weight": normal(vocabulary, hidden) * 3 * hidden**-0.5}
-    for name in ("hidden", "weight"):
-        made[name] = made[name].bfloat16().requires_grad_(name == "hidden" or not frozen)
-    made["targets"] = torch.randint(vocabulary, (rows,), generator=generator, device=device)
-    return made | {"logprob_grad": normal(rows) / rows, "entropy_grad": normal(rows) / rows}
+    return logprob.inputs((*shape, "bfloat16"), frozen=frozen, device=device, logit_deviation=3.0)
 
 
 def bare(i: Inputs, *, backward: bool, products: int) -> None:
@@ -74,12 +64,8 @@ def bare(i: Inputs, *, backward: bool, products: int) -> None:
 
 
 def trl_forward(i: Inputs) -> None:
-    from trl.kernels.chunked_logprob import ChunkedLogProbFunction
-
     with torch.no_grad():
-        ChunkedLogProbFunction.apply(
-            i["hidden"], i["weight"], None, i["targets"], 1.0, 32768, None, 1.0, ("log_probs", "entropy")
-        )
+        logprob.trl_forward(i)
 
 
 def our_forward(i: Inputs) -> None:

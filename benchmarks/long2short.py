@@ -10,7 +10,6 @@ What is there is not run again. Cost is in tokens: sampled for the rows or the r
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.cells import ROOT, commit, processor
+from benchmarks.cells import ROOT, commit, processor, run_command
 from benchmarks.leaderboard import with_interval
 from concise_rl.evaluation import Evaluation, difference
 from concise_rl.reporting.run_log import read_config, read_metrics, read_summary
@@ -43,11 +42,6 @@ HEADER = ["", "seeds", "accuracy", "tokens", "tokens by seed", "accuracy, points
           "trained, thousand"]  # fmt: skip
 
 
-def call(*words: str) -> None:
-    """One command of `concise-rl`."""
-    subprocess.run([sys.executable, "-m", "concise_rl.cli", *words], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-
-
 def stem(selector: str, recipe: str) -> str:
     """Of a run's folder: the selector, and the recipe where another one tunes on the same pairs."""
     return "-".join([selector, *(["simpo"] if recipe == "simpo" else [])])
@@ -56,22 +50,26 @@ def stem(selector: str, recipe: str) -> str:
 def make(folder: Path, seed: int) -> None:
     """All runs of a seed that are not there yet."""
     store = folder / f"samples-{seed}.jsonl"
-    call("sample", f"store={store}", f"evaluation.seed={seed}")
+    run_command("sample", f"store={store}", f"evaluation.seed={seed}")
     for name, (selector, recipe, settings) in TUNED.items():
         run = folder / f"{stem(selector, recipe)}-{seed}"
         if (run / "summary.json").exists():
             continue
         rows = folder / f"{selector}-{seed}.jsonl"
-        call("select", f"selector={selector}", f"stores={store}", f"out={rows}", f"seed={seed}")
-        call("tune", f"recipe={recipe}", f"rows={rows}", f"run.dir={run}", f"seed={seed}", *settings, "overwrite=true")
+        run_command("select", f"selector={selector}", f"stores={store}", f"out={rows}", f"seed={seed}")
+        run_command(
+            "tune", f"recipe={recipe}", f"rows={rows}", f"run.dir={run}", f"seed={seed}", *settings, "overwrite=true"
+        )
         print(f"seed {seed}: {name} done", flush=True)
     merged = folder / f"merge-{seed}"
     if not (merged / "sweep.json").exists():
         tuned = str(folder / f"long2short-{seed}" / "model")
-        call("merge", "embedded:tiny", tuned, "--sweep", ",".join(SHARES), "--out", str(merged), "benchmark=chain_sum")
+        run_command(
+            "merge", "embedded:tiny", tuned, "--sweep", ",".join(SHARES), "--out", str(merged), "benchmark=chain_sum"
+        )
     run = folder / f"hapo-{seed}"
     if not (run / "summary.json").exists():
-        call("train", "method=hapo", f"run.dir={run}", f"seed={seed}", "overwrite=true")
+        run_command("train", "method=hapo", f"run.dir={run}", f"seed={seed}", "overwrite=true")
 
 
 def cost(run: Path) -> tuple[int, int]:

@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.cells import ROOT, Cell, run_command, train_all
+from benchmarks.cells import ROOT, Cell, by_setting, run_command, train_all
 from benchmarks.leaderboard import findings, with_interval
 from benchmarks.model_pages import LEARNING, examples, learning, made, method_row, name, sides, table
 from concise_rl.engine import checkpoint
@@ -102,7 +102,7 @@ def evaluate_steps(cells: Sequence[Cell], options: argparse.Namespace) -> None:
     def evaluate(cell: Cell, step: int, out: Path) -> None:
         words = ["eval", f'model.path="{cell.folder(options.runs) / f"checkpoint-{step}"}"', f'out="{out.parent}"']
         words += ["benchmark=file", f"benchmark.path={options.runs / 'mawps' / 'data' / 'test.jsonl'}"]
-        run_command([*words, *asked(options, "benchmark")])
+        run_command(*words, *asked(options, "benchmark"))
 
     with ThreadPoolExecutor(options.workers) as pool:
         waiting = [
@@ -174,18 +174,17 @@ def draw(ways: Mapping[Cell, Way], runs: Path, path: Path) -> None:
     figure = Figure(figsize=(9.6, 4), layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
     held_out, steps = figure.subplots(1, 2)
-    kinds = list(dict.fromkeys((cell.method, cell.setting) for cell in ways))
     seed = next(iter(ways)).seed
-    for cell, way in ways.items():
-        kind = kinds.index((cell.method, cell.setting))
-        first = cell.seed == seed
-        style: dict[str, Any] = {"color": f"C{kind}", "linestyle": "-" if first else "--"}
-        found = way.values()
-        label = name(cell.method, cell.setting) if first else None
-        held_out.plot([f["mean_tokens"] for f in found], [100 * f["accuracy"] for f in found], marker="o", markersize=3,
-                      label=label, **style)  # fmt: skip
-        logs = read_metrics(cell.folder(runs))
-        steps.plot([log["step"] for log in logs], [log["mean_tokens"] for log in logs], **style)
+    for colour, cells in enumerate(by_setting(ways)):
+        for cell in cells:
+            first = cell.seed == seed
+            style: dict[str, Any] = {"color": f"C{colour}", "linestyle": "-" if first else "--"}
+            found = ways[cell].values()
+            label = name(cell.method, cell.setting) if first else None
+            held_out.plot([f["mean_tokens"] for f in found], [100 * f["accuracy"] for f in found], marker="o",
+                          markersize=3, label=label, **style)  # fmt: skip
+            logs = read_metrics(cell.folder(runs))
+            steps.plot([log["step"] for log in logs], [log["mean_tokens"] for log in logs], **style)
     held_out.set(xlabel="mean tokens of a completion, held-out problems", ylabel="right, %")
     steps.set(xlabel="step", ylabel="mean tokens of the step's completions")
     steps.set_ylim(0, None)
@@ -198,8 +197,7 @@ def draw(ways: Mapping[Cell, Way], runs: Path, path: Path) -> None:
 
 def page(ways: Mapping[Cell, Way], options: argparse.Namespace) -> str:
     cells = list(ways)
-    kinds = list(dict.fromkeys((cell.method, cell.setting) for cell in cells))
-    of_kind = [[cell for cell in cells if (cell.method, cell.setting) == kind] for kind in kinds]
+    of_kind = by_setting(cells)
     rows = [method_row(own, options.runs) for own in of_kind]
     shown = [cell for cell in cells if cell.seed == cells[0].seed]
     facts = vars(options) | {"command": command_of(options), "made": made(rows)}

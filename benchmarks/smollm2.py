@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.cells import ROOT, Cell, train_all
+from benchmarks.cells import ROOT, Cell, by_setting, train_all
 from benchmarks.leaderboard import findings, with_interval
 from benchmarks.model_pages import LEARNING, examples, learning, made, method_row, name, table
 from concise_rl.evaluation import Evaluation, difference
@@ -67,8 +67,7 @@ def against(cells: Sequence[Cell], runs: Path) -> list[str]:
 
 def page(cells: Sequence[Cell], options: argparse.Namespace) -> str:
     """Facts, table, findings as they were written by hand, the course of training, and some answers."""
-    kinds = list(dict.fromkeys((cell.method, cell.setting) for cell in cells))
-    rows = [method_row([cell for cell in cells if (cell.method, cell.setting) == kind], options.runs) for kind in kinds]
+    rows = [method_row(own, options.runs) for own in by_setting(cells)]
     before = rows[0]["before"]
     facts = {
         "problems": before["problems"],
